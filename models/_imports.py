@@ -1,0 +1,41 @@
+"""Code that a loader's argument names by its dotted path."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runner import targets
+
+
+def locate(key: str, path: str) -> Callable[..., Any]:
+    """Import the callable behind a dotted path, under the same rules as any `_target_`.
+
+    Args:
+        key: The config key that names it, for messages.
+        path: Such as `package.module.name`.
+
+    Raises:
+        ValueError: It is not allowed, cannot be imported, or cannot be called.
+    """
+    try:
+        return targets.locate(path)
+    except targets.Refused as refused:
+        raise ValueError(f"{key}={path}: {refused}") from refused
+
+
+def check_arguments(key: str, path: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Check keyword arguments against a signature without calling.
+
+    Raises:
+        ValueError: They do not bind; the message shows the signature.
+    """
+    try:
+        signature = inspect.signature(call)
+    except ValueError:  # some compiled classes tell none
+        return
+    try:
+        signature.bind(**arguments)
+    except TypeError as mismatch:
+        raise ValueError(f"{key} does not fit {path}{signature}: {mismatch}") from mismatch

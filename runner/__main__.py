@@ -1,0 +1,22 @@
+"""`python -m runner`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; help needs no config, no Hydra and nothing heavy."""
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(argv):
+        from runner.help import text
+
+        print(text(argv))
+        return 0
+    from runner.cli import Command
+
+    return Command(argv).execute()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

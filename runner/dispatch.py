@@ -1,0 +1,233 @@
+"""The window of calls in flight, retries with backoff, budgets and deadlines.
+
+Knows nothing of Ray: it drives a `Pool`. Every decision is a pure function that takes `now`, tested with a fake clock.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from runner.types import Done, Errors, Failure, Lost, Outcome, Pool, Probe, Receipt, Shard, Work
+
+FIRST_BACKOFF = 0.5
+LONGEST_BACKOFF = 30.0
+MOST_PER_CALL = 16
+SMALL_CALL_BYTES = 8 * 1024**2
+LONGEST_WAIT = 0.5  # seconds between two looks at signals and deadlines
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A shard on its way: what it has used of its budgets, and when it may be tried (again).
+
+    Attributes:
+        alone: Whether it must have a call of its own, because its last call was lost.
+    """
+
+    shard: Shard
+    retries: int = 0
+    lost: int = 0
+    not_before: float = 0.0
+    alone: bool = False
+
+
+class Retried(NamedTuple):
+    """A shard that will be tried again, and why."""
+
+    shard: Shard
+    reason: str
+    wait: float
+
+
+Event = Receipt | Failure | Retried | Probe
+
+
+@dataclass
+class Call:
+    """What is in flight under one ticket."""
+
+    attempts: tuple[Attempt, ...]
+    running_since: float | None = None
+
+
+def backoff(tries: int, jitter: float) -> float:
+    """Seconds before try number `tries` + 1: doubling from 0.5 s to 30 s, times 0.5 to 1 by `jitter` (0 to 1)."""
+    return min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0**tries) * (0.5 + jitter / 2)
+
+
+def again(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter: float) -> Attempt | None:
+    """The next try of a failed shard, `None` if it has failed for good."""
+    if failure.kind == "transient" and attempt.retries < policy.max_retries:
+        wait = backoff(attempt.retries, jitter)
+        return replace(attempt, retries=attempt.retries + 1, not_before=now + wait)
+    if failure.kind in {"lost", "timeout"} and attempt.lost < policy.max_lost_workers:
+        return replace(attempt, lost=attempt.lost + 1, not_before=now + backoff(attempt.lost, jitter), alone=True)
+    return None
+
+
+def exhausted(attempt: Attempt, failure: Failure) -> Failure:
+    """The failure with what was tried before giving up."""
+    tries = {"transient": (attempt.retries, "errors.max_retries"), "lost": (attempt.lost, "errors.max_lost_workers"),
+             "timeout": (attempt.lost, "errors.max_lost_workers")}  # fmt: skip
+    if failure.kind not in tries:
+        return failure
+    count, key = tries[failure.kind]
+    return replace(failure, message=f"{failure.message} (given up after {count} more tries: {key}={count})")
+
+
+def call_size(pending: Sequence[Attempt], workers: int) -> int:
+    """How many of the first pending shards go into one call: several small ones, without starving other workers."""
+    fair = max(1, len(pending) // (4 * max(1, workers)))
+    size = 0
+    for count, attempt in enumerate(pending[: min(fair, MOST_PER_CALL)]):
+        size += attempt.shard.bytes
+        if count and (size > SMALL_CALL_BYTES or attempt.alone):
+            return count
+        if attempt.alone:
+            return 1
+    return min(fair, MOST_PER_CALL, len(pending))
+
+
+class Dispatcher:
+    """Sends shards to a pool until each is committed or has failed.
+
+    Attributes:
+        stopped_early: Whether shards were left because of failures or a stop.
+        retries: Tries after transient errors so far.
+        lost_workers: Workers that died so far.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        work: Callable[[tuple[Shard, ...]], Work],
+        policy: Errors,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the workers, what turns shards into work for them, the budgets, and who may ask to stop."""
+        self.stopped_early = False
+        self.retries = self.lost_workers = self._failed = self._tickets = 0
+        self._pool, self._work, self._policy, self._stop, self._now = pool, work, policy, stop, now
+        self._pending: deque[Attempt] = deque()
+        self._waiting: list[Attempt] = []
+        self._calls: dict[int, Call] = {}
+        self._drain_until: float | None = None
+        self._jitter = random.Random()
+
+    @property
+    def in_flight(self) -> int:
+        """Shards that are in a worker's hands."""
+        return sum(len(call.attempts) for call in self._calls.values())
+
+    def run(self, shards: Sequence[Shard]) -> Iterator[Event]:
+        """Yield what becomes of the shards, as it becomes known; ends when nothing more will."""
+        self._pending.extend(Attempt(shard) for shard in shards)
+        while self._unfinished():
+            self._submit_what_fits()
+            for done in self._pool.wait(self._patience()):
+                yield from self._settle(done)
+            yield from self._give_up_overdue()
+
+    # ------------------------------------------------ submitting
+
+    def _unfinished(self) -> bool:
+        if self._stop() and self._drain_until is None:
+            self._drain_until = self._now() + self._policy.grace_period
+        if self._stopping():
+            self.stopped_early = self.stopped_early or bool(self._pending or self._waiting)
+            expired = self._drain_until is not None and self._now() >= self._drain_until
+            self.stopped_early = self.stopped_early or (expired and bool(self._calls))
+            return bool(self._calls) and not expired
+        return bool(self._calls or self._pending or self._waiting)
+
+    def _stopping(self) -> bool:
+        return self._drain_until is not None or self._failed >= self._policy.stop_after_failed_shards
+
+    def _submit_what_fits(self) -> None:
+        self._wake()
+        while self._pending and not self._stopping() and self._pool.room() > 0:
+            first = [
+                self._pending[i]
+                for i in range(min(len(self._pending), MOST_PER_CALL * 4 * max(1, self._pool.workers())))
+            ]
+            size = call_size(first, self._pool.workers())
+            call = Call(tuple(self._pending.popleft() for _ in range(size)))
+            self._tickets += 1
+            self._calls[self._tickets] = call
+            self._pool.submit(self._tickets, self._work(tuple(attempt.shard for attempt in call.attempts)))
+
+    def _wake(self) -> None:
+        now = self._now()
+        due = [attempt for attempt in self._waiting if attempt.not_before <= now]
+        self._waiting = [attempt for attempt in self._waiting if attempt.not_before > now]
+        self._pending.extendleft(reversed(due))
+
+    def _patience(self) -> float:
+        next_retry = min((attempt.not_before for attempt in self._waiting), default=float("inf")) - self._now()
+        return max(0.0, min(LONGEST_WAIT, next_retry))
+
+    # ------------------------------------------------ settling
+
+    def _settle(self, done: Done) -> Iterator[Event]:
+        call = self._calls.pop(done.ticket, None)
+        if call is None:  # given up before it finished
+            return
+        if isinstance(done.result, Lost):
+            yield from self._lost(call, done.result)
+        elif isinstance(done.result, Probe):
+            yield done.result
+        else:
+            yield from self._outcomes(call, done.result)
+
+    def _outcomes(self, call: Call, outcomes: Sequence[Outcome]) -> Iterator[Event]:
+        for attempt, outcome in zip(call.attempts, outcomes, strict=True):
+            yield from [outcome] if isinstance(outcome, Receipt) else self._failure(attempt, outcome)
+
+    def _lost(self, call: Call, lost: Lost) -> Iterator[Event]:
+        self.lost_workers += lost.counted
+        for attempt in call.attempts:
+            if lost.counted:
+                yield from self._failure(attempt, Failure(attempt.shard.id, "lost", lost.reason))
+            else:
+                self._pending.appendleft(attempt)
+
+    def _failure(self, attempt: Attempt, failure: Failure) -> Iterator[Event]:
+        now = self._now()
+        following = again(attempt, failure, self._policy, now, self._jitter.random())
+        if following is None:
+            self._failed += self._policy.stop_after_failed_shards if failure.kind == "model" else 1
+            yield exhausted(attempt, failure)
+        else:
+            self.retries += failure.kind == "transient"
+            self._waiting.append(following)
+            yield Retried(attempt.shard, failure.message, following.not_before - now)
+
+    # ------------------------------------------------ deadlines
+
+    def _give_up_overdue(self) -> Iterator[Event]:
+        limit = self._policy.shard_timeout
+        if limit is None:
+            return
+        now = self._now()
+        for ticket in self._pool.running():
+            call = self._calls.get(ticket)
+            if call is None:
+                continue
+            if call.running_since is None:
+                call.running_since = now
+            elif now - call.running_since > limit * len(call.attempts):
+                yield from self._give_up(ticket, limit)
+
+    def _give_up(self, ticket: int, limit: float) -> Iterator[Event]:
+        call = self._calls.pop(ticket)
+        self._pool.abandon(ticket)
+        for attempt in call.attempts:
+            message = f"{attempt.shard.name}: no answer within errors.shard_timeout={limit:g} s"
+            yield from self._failure(attempt, Failure(attempt.shard.id, "timeout", message))

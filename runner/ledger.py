@@ -1,0 +1,383 @@
+"""What a sink's records say: the recipe, the plans, what is committed, receipts, the manifest.
+
+The listing is the truth: a part that is listed under its planned name is committed. Plans are created if absent before the
+first part and then followed; receipts say what is inside the parts, and a part without one is read once at the end.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runner import planning
+from runner.errors import Incomplete, SinkRefused
+from runner.storage import Store
+from runner.types import File, Receipt, Shard, Sink, Stages
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RECIPE = "_runner/recipe.json"
+MANIFEST = "_runner/manifest.json"
+SUCCESS = "_SUCCESS"
+FLUSH_SECONDS = 10.0
+OUR_RECORDS = re.compile(
+    r"_runner/(recipe\.json|manifest\.json|plan-\d{6}\.parquet|quarantine/part-\d{8}-[0-9a-f]{16}\.parquet"
+    r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html))"
+)
+NAMED = 3  # files that a message names before it counts the rest
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The recipe as a sink has it.
+
+    Attributes:
+        fields: What the fingerprint is made of, by name.
+        source_schema: Of all source columns that are offered.
+        output_schema: Of the predictions; `None` while no row has been seen.
+        config: The resolved config, redacted.
+        versions: Of the packages that wrote it.
+        accepted: Differences that `sink.accept` has let pass, oldest first.
+    """
+
+    fields: Mapping[str, Any]
+    source_schema: pa.Schema | None
+    output_schema: pa.Schema | None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    accepted: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over `fields`."""
+        return planning.fingerprint(self.fields)
+
+    def to_json(self) -> bytes:
+        """For people and for `from_json`."""
+        content = {
+            "fingerprint": self.fingerprint,
+            "fields": self.fields,
+            "source_schema": _spelled(self.source_schema),
+            "output_schema": _spelled(self.output_schema),
+            "accepted": list(self.accepted),
+            "versions": self.versions,
+            "config": self.config,
+            "arrow": {
+                "source_schema": _encoded(self.source_schema),
+                "output_schema": _encoded(self.output_schema),
+            },
+        }
+        return json.dumps(content, indent=2, default=str).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Recorded:
+        """Read what `to_json` wrote."""
+        content = json.loads(text)
+        schemas = {name: _decoded(encoded) for name, encoded in content["arrow"].items()}
+        return cls(
+            content["fields"],
+            **schemas,
+            config=content["config"],
+            versions=content["versions"],
+            accepted=content["accepted"],
+        )
+
+
+def _spelled(schema: pa.Schema | None) -> dict[str, str] | None:
+    return None if schema is None else {column.name: str(column.type) for column in schema}
+
+
+def _encoded(schema: pa.Schema | None) -> str | None:
+    return None if schema is None else schema.serialize().to_pybytes().hex()
+
+
+def _decoded(encoded: str | None) -> pa.Schema | None:
+    import pyarrow as pa
+
+    return None if encoded is None else pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(encoded)))
+
+
+class Ledger:
+    """The records of one sink, as one run sees and continues them.
+
+    Attributes:
+        recorded: The recipe, `None` in a fresh sink.
+        plans: All recorded plans, in order.
+        committed: Names of the parts that were listed when it was opened, and those committed since.
+    """
+
+    def __init__(self, sink: Sink, run_id: str) -> None:
+        """Read the recipe, the plans and one listing."""
+        self.store: Store = sink.store
+        self._sink, self._run_id = sink, run_id
+        self._listed = self.store.names()
+        self.recorded = self._read_recipe()
+        self.plans = self._read_plans()
+        self.committed = {self.part(shard) for shard in self.shards} & set(self._listed)
+        self._receipts: list[Receipt] = []
+        self._flushed = time.monotonic()
+        self._files = 0
+
+    def _read_recipe(self) -> Recorded | None:
+        text = self.store.read(RECIPE)
+        return None if text is None else Recorded.from_json(text)
+
+    def _read_plans(self) -> list[list[Shard]]:
+        import pyarrow.parquet as pq
+
+        names = sorted(name for name in self._listed if name.startswith("_runner/plan-"))
+        contents = [self.store.read(name) for name in names]
+        return [planning.from_rows(pq.read_table(io.BytesIO(content)).to_pylist()) for content in contents if content]
+
+    # ------------------------------------------------ what there is
+
+    @property
+    def shards(self) -> list[Shard]:
+        """All shards of all plans, in input order."""
+        return [shard for plan in self.plans for shard in plan]
+
+    def part(self, shard: Shard) -> str:
+        """Path of the shard's part below the sink."""
+        return self._sink.file_name(shard)
+
+    def pending(self) -> list[Shard]:
+        """Shards that are planned and not committed."""
+        return [shard for shard in self.shards if self.part(shard) not in self.committed]
+
+    @property
+    def complete(self) -> bool:
+        """Whether `_SUCCESS` was there when the ledger was opened, and nothing is pending."""
+        return SUCCESS in self._listed and self.recorded is not None and not self.pending()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the sink holds nothing at all but hidden files."""
+        return self.recorded is None and not self.plans and not self._visible()
+
+    def _visible(self) -> list[str]:
+        return [name for name in self._listed if not any(segment.startswith(("_", ".")) for segment in name.split("/"))]
+
+    def strangers(self) -> list[str]:
+        """Visible files that no record of ours names."""
+        ours = {self.part(shard) for shard in self.shards}
+        return sorted(name for name in self._visible() if name not in ours)
+
+    def covered(self) -> dict[str, File]:
+        """The input files of all plans, by path."""
+        return {fragment.file.path: fragment.file for shard in self.shards for fragment in shard.fragments}
+
+    # ------------------------------------------------ recording
+
+    def record_recipe(self, recipe: Recorded) -> Recorded:
+        """Create the recipe; what another run created first wins.
+
+        Raises:
+            SinkRefused: Another run of another job was first.
+        """
+        if self.store.create(RECIPE, recipe.to_json()):
+            self.recorded = recipe
+        else:
+            theirs = self._read_recipe()
+            if theirs is None or theirs.fingerprint != recipe.fingerprint:
+                raise SinkRefused(f"sink.path={self.store.root}: another job started writing here at the same moment")
+            self.recorded = theirs
+        return self.recorded
+
+    def rewrite_recipe(self, recipe: Recorded) -> None:
+        """Replace the recipe: a difference was accepted, or the first row ever fixed the output schema."""
+        self.store.replace(RECIPE, recipe.to_json())
+        self.recorded = recipe
+
+    def record_plan(self, shards: Sequence[Shard]) -> None:
+        """Create the next plan; what another run created first is followed instead."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        buffer = io.BytesIO()
+        pq.write_table(
+            pa.Table.from_pylist(list(planning.to_rows(shards)), schema=_plan_schema()),
+            buffer,
+            compression="zstd",
+        )
+        name = f"_runner/plan-{len(self.plans):06d}.parquet"
+        if self.store.create(name, buffer.getvalue()):
+            self.plans.append(list(shards))
+        else:
+            self._listed[name] = 0
+            self.plans = self._read_plans()
+
+    def next_sequence(self) -> int:
+        """The number of the first shard of a further plan."""
+        return sum(len(plan) for plan in self.plans)
+
+    def unmark(self) -> None:
+        """Take `_SUCCESS` away before something is added."""
+        self.store.delete(SUCCESS)
+        self._listed.pop(SUCCESS, None)
+
+    def receive(self, receipt: Receipt, shard: Shard) -> None:
+        """Count a part as committed; its receipt is on disk at most 10 s later."""
+        self.committed.add(self.part(shard))
+        self._receipts.append(receipt)
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the receipts received since the last time."""
+        if self._receipts:
+            lines = "".join(json.dumps(asdict(receipt)) + "\n" for receipt in self._receipts)
+            self.store.replace(self.in_run(f"receipts-{self._files}.jsonl"), lines.encode())
+            self._files += 1
+            self._receipts = []
+        self._flushed = time.monotonic()
+
+    def in_run(self, name: str) -> str:
+        """Path of a file of this run below the sink."""
+        return f"_runner/runs/{self._run_id}/{name}"
+
+    # ------------------------------------------------ the end
+
+    def finish(self) -> None:
+        """Prove by a fresh listing that every planned part is there, write the manifest, then `_SUCCESS`.
+
+        Raises:
+            Incomplete: The listing and the plans differ: which files.
+        """
+        self.flush()
+        self._listed = self.store.names()
+        missing = sorted({self.part(shard) for shard in self.shards} - set(self._listed))
+        if missing or (strangers := self.strangers()):
+            what = f"{named(missing)} missing" if missing else f"{named(strangers)} not ours"
+            raise Incomplete(f"sink.path={self.store.root}: at the end the listing and the plans differ: {what}")
+        self.store.replace(MANIFEST, json.dumps(self._manifest(), indent=1).encode())
+        self.store.replace(SUCCESS, b"")
+
+    def _manifest(self) -> dict[str, Any]:
+        receipts = self._all_receipts()
+        assert self.recorded is not None
+        parts = [self._manifest_part(shard, receipts.get(shard.id)) for shard in self.shards]
+        totals = {key: sum(part[key] for part in parts) for key in ("rows_in", "rows_out", "rows_quarantined", "bytes")}
+        return {"fingerprint": self.recorded.fingerprint, **totals, "parts": parts}
+
+    def _manifest_part(self, shard: Shard, receipt: Receipt | None) -> dict[str, Any]:
+        found = receipt or self._read_back(shard)
+        inputs = [
+            {
+                "path": fragment.file.path,
+                "version": fragment.file.version,
+                "size": fragment.file.size,
+                "row_groups": fragment.row_groups,
+            }
+            for fragment in shard.fragments
+        ]
+        return {
+            "part": self.part(shard),
+            "shard": shard.id,
+            "rows_in": found.rows_in,
+            "rows_out": found.rows_out,
+            "rows_quarantined": found.rows_quarantined,
+            "bytes": found.bytes_out,
+            "checksum": found.checksum,
+            "input": inputs,
+        }
+
+    def _all_receipts(self) -> dict[str, Receipt]:
+        names = sorted(name for name in self._listed if name.startswith("_runner/runs/") and "/receipts-" in name)
+        lines = (line for name in names for line in (self.store.read(name) or b"").splitlines())
+        receipts = (Receipt(**{**content, "stages": Stages(*content["stages"])}) for content in map(json.loads, lines))
+        return {receipt.shard: receipt for receipt in receipts}
+
+    def _read_back(self, shard: Shard) -> Receipt:
+        """A part whose receipt died with its driver, read once."""
+        import hashlib
+
+        content = self.store.read(self.part(shard)) or b""
+        rows = self._sink.count_rows(content)
+        checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return Receipt(shard.id, rows, rows, 0, len(content), checksum, Stages(), "")
+
+    def wipe(self) -> Ledger:
+        """Delete what our own records name, and nothing else; `_SUCCESS` first, so that no reader trusts the rest."""
+        self.store.delete(SUCCESS)
+        records = sorted(name for name in self._listed if OUR_RECORDS.fullmatch(name))
+        plans = [name for name in records if name.startswith("_runner/plan-")]
+        others = [name for name in records if name not in {*plans, RECIPE}]
+        for name in [
+            *sorted(self.committed),
+            *others,
+            *reversed(plans),
+            RECIPE,
+        ]:  # what names the rest goes last
+            self.store.delete(name)
+        return Ledger(self._sink, self._run_id)
+
+
+def _plan_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.int64()
+    kinds = [number, text, text, text, number, text, number, number, number, number, number]
+    return pa.schema(list(zip(planning.COLUMNS, kinds, strict=True)))
+
+
+def named(names: Iterable[str]) -> str:
+    """The first few of many names."""
+    found = list(names)
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
+
+
+# ---------------------------------------------------------------- may this job write here?
+
+
+def admit(ledger: Ledger, fields: Mapping[str, Any], save_mode: str, accept: Sequence[str]) -> Ledger:
+    """Make the sink ready for this job, or refuse.
+
+    Returns:
+        The ledger to go on with: a new one if the sink was wiped.
+
+    Raises:
+        SinkRefused: It holds another job's output, files that are not ours, or anything at all with `error`.
+    """
+    root = ledger.store.root
+    if strangers := ledger.strangers():
+        raise SinkRefused(
+            f"sink.path={root}: holds files that this job did not write: {named(strangers)}; give another path, or move them"
+        )
+    if save_mode == "error" and not ledger.empty:
+        raise SinkRefused(f"sink.path={root}: not empty, and sink.save_mode=error")
+    if ledger.recorded is None:
+        return ledger
+    different = planning.differences(ledger.recorded.fields, fields)
+    if save_mode == "overwrite" and (different or ledger.complete):
+        return ledger.wipe()
+    if refused := {name: pair for name, pair in different.items() if name not in accept}:
+        raise SinkRefused(_refusal(ledger, refused))
+    if different:
+        _accept(ledger, ledger.recorded, fields, different)
+    return ledger
+
+
+def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
+    width = max(len(name) for name in different)
+    lines = [f"  {name:<{width}}  there: {was!r}   now: {now!r}" for name, (was, now) in different.items()]
+    return "\n".join(
+        [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
+         "give another sink.path, sink.save_mode=overwrite to replace it, or "
+         f"sink.accept=[{','.join(different)}] to go on as if they were the same"]
+    )  # fmt: skip
+
+
+def _accept(
+    ledger: Ledger, recorded: Recorded, fields: Mapping[str, Any], different: Mapping[str, tuple[Any, Any]]
+) -> None:
+    from dataclasses import replace
+
+    note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
+    ledger.rewrite_recipe(replace(recorded, fields=fields, accepted=[*recorded.accepted, note]))

@@ -1,0 +1,1 @@
+"""Who executes: one file per mode. The only room that imports Ray."""

@@ -1,0 +1,61 @@
+"""This very process, one call at a time: for a debugger, and for tiny jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runner.types import Done, ModelSource, Pool, Setup, Work
+from runner.worker import limit_threads
+
+
+@dataclass(frozen=True)
+class Inline:
+    """No workers at all."""
+
+    def open(self, model: ModelSource, setup: Setup) -> Pool:
+        """Bound the native thread pools as a worker would."""
+        limit_threads(setup.num_threads)
+        return InlinePool(model)
+
+    def fits(self, setup: Setup) -> None:
+        """There is nothing to fit."""
+
+
+@dataclass
+class InlinePool:
+    """Runs a call when it is waited for, so that a stop is noticed between two."""
+
+    model: ModelSource
+    queue: list[tuple[int, Work]] = field(default_factory=list)
+
+    def room(self) -> int:
+        """One call at a time."""
+        return 1 - len(self.queue)
+
+    def submit(self, ticket: int, work: Work) -> None:
+        """Keep it for `wait`."""
+        self.queue.append((ticket, work))
+
+    def wait(self, timeout: float) -> list[Done]:
+        """Run what was submitted."""
+        import time
+
+        if not self.queue:
+            time.sleep(timeout)
+            return []
+        ticket, work = self.queue.pop()
+        return [Done(ticket, work.run(self.model.obtain))]
+
+    def running(self) -> list[int]:
+        """Nothing runs while nobody waits."""
+        return []
+
+    def abandon(self, ticket: int) -> None:
+        """Nothing can be in flight."""
+
+    def workers(self) -> int:
+        """This process."""
+        return 1
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -1,0 +1,124 @@
+"""The Ray session: which Ray, joined once per process, and what its nodes offer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from runner.errors import ConfigError, Incomplete
+from runner.planning import Fit, demands, fit
+from runner.types import RayOptions, Resources, Setup
+
+WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
+_joined: dict[str, bool] = {}  # whether the session of this process is private
+
+
+def connect(options: RayOptions, say: Callable[[str], None]) -> None:
+    """Join or start Ray, once per process: the jobs of a sweep share the session.
+
+    Raises:
+        Incomplete: The cluster at `ray.address` does not answer.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    private = address == "local"
+    if not private:
+        named = "ray.address" if options.address else "RAY_ADDRESS"
+        say(f"ray: joining the cluster at {address} ({named})")
+    try:
+        ray.init(address=address, **_init_options(options, private=private))
+    except (ConnectionError, RuntimeError) as error:
+        raise Incomplete(f"ray.address={address}: no Ray answers there: {error}") from error
+    _joined["private"] = private
+
+
+def _init_options(options: RayOptions, *, private: bool) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "configure_logging": False,
+        "log_to_driver": False,
+        "runtime_env": options.runtime_env,
+    }
+    return {**common, "include_dashboard": False} if private else common
+
+
+def disconnect() -> None:
+    """Leave Ray; a private one ends with all its processes."""
+    import sys
+
+    ray: Any = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+
+
+def is_private() -> bool:
+    """Whether this process started the Ray it uses: then its size is final."""
+    return _joined.get("private", False)
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each living node has in all, by resource name."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def wait_until_one_fits(resources: Resources, say: Callable[[str], None]) -> Fit:
+    """How many workers fit, once at least one does.
+
+    Raises:
+        ConfigError: None fits on a private Ray, whose size is final.
+        Incomplete: None fitted on a joined cluster within ten minutes.
+    """
+    found = fit(nodes(), resources)
+    if found.count:
+        return found
+    message = f"resources: no worker fits ({found.arithmetic})"
+    if is_private():
+        raise ConfigError(f"{message}; ask for less, e.g. resources.num_cpus=1")
+    return _wait_for_autoscaler(resources, message, say)
+
+
+def _wait_for_autoscaler(resources: Resources, message: str, say: Callable[[str], None]) -> Fit:
+    from ray.autoscaler.sdk import request_resources
+
+    say(f"{message}; waiting up to {WAIT_FOR_RESOURCES:g} s for the cluster to grow")
+    request_resources(bundles=[demands(resources)])
+    deadline = time.monotonic() + WAIT_FOR_RESOURCES
+    try:
+        while not (found := fit(nodes(), resources)).count:
+            if time.monotonic() > deadline:
+                raise Incomplete(f"{message}, and the cluster did not grow within {WAIT_FOR_RESOURCES:g} s")
+            time.sleep(1.0)
+    finally:
+        request_resources(bundles=[])
+    return found
+
+
+def capacity(setup: Setup) -> Fit:
+    """Connect, and tell how many workers fit at once."""
+    connect(setup.ray, setup.say)
+    if setup.relative_sink is not None and len(nodes()) > 1:
+        raise ConfigError(
+            f"sink.path={setup.relative_sink}: a relative path on a cluster of {len(nodes())} nodes is another folder on each; "
+            "give a path or URI that all nodes share, e.g. sink.path=s3://bucket/out or /shared/out"
+        )
+    return wait_until_one_fits(setup.resources, setup.say)
+
+
+def remote_options(resources: Resources) -> dict[str, Any]:
+    """`resources` as the options of a Ray task or actor."""
+    given = {
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus or None,
+        "memory": resources.memory,
+        "resources": resources.resources or None,
+        "accelerator_type": resources.accelerator_type,
+        "scheduling_strategy": resources.scheduling_strategy,
+    }
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,96 @@
+"""Ray tasks: one call, one task. Ray reuses the worker processes, and each holds the model after its first call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.modes.remote import Box, box, execute, result_of
+from runner.modes.session import capacity, remote_options
+from runner.planning import Fit
+from runner.types import Auto, Done, ModelSource, Pool, Positive, Setup, Work
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Stateless calls.
+
+    Attributes:
+        max_in_flight: Calls outstanding at once; `auto` keeps one queued behind each that fits.
+    """
+
+    max_in_flight: Positive | Auto = "auto"
+
+    def open(self, model: ModelSource, setup: Setup) -> Pool:
+        """Share the model and be ready for calls.
+
+        Raises:
+            ConfigError: No task fits on a private Ray, or the model cannot be pickled.
+            Incomplete: None fits on a cluster, not even after waiting.
+        """
+        import ray
+
+        found = capacity(setup)
+        limit = 2 * found.count if self.max_in_flight == "auto" else self.max_in_flight
+        # Tries are ours to count: Ray-level retries are off. Processes stay: max_calls would reload the model every time.
+        remote = ray.remote(**remote_options(setup.resources), max_retries=0, max_calls=0)(execute)
+        return TaskPool(remote, box(model, setup), found, limit)
+
+    def fits(self, setup: Setup) -> Fit:
+        """By what each node has in all."""
+        return capacity(setup)
+
+
+@dataclass
+class TaskPool:
+    """Tasks in flight, oldest first."""
+
+    remote: Any
+    model: Box
+    fit: Fit
+    limit: int
+    flying: dict[int, Any] = field(default_factory=dict)
+
+    def room(self) -> int:
+        """Calls that may still be submitted."""
+        return self.limit - len(self.flying)
+
+    def submit(self, ticket: int, work: Work) -> None:
+        """Submit a task."""
+        self.flying[ticket] = self.remote.remote(self.model, work)
+
+    def wait(self, timeout: float) -> list[Done]:
+        """Everything that has finished once something has."""
+        import time
+
+        import ray
+
+        if not self.flying:
+            time.sleep(timeout)
+            return []
+        references = list(self.flying.values())
+        ready, _ = ray.wait(references, num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        finished = set(ready)
+        tickets = [ticket for ticket, reference in self.flying.items() if reference in finished]
+        return [Done(ticket, result_of(self.flying.pop(ticket))) for ticket in tickets]
+
+    def running(self) -> list[int]:
+        """The oldest calls, as many as fit."""
+        return list(self.flying)[: self.fit.count]
+
+    def abandon(self, ticket: int) -> None:
+        """Kill the worker process of a task."""
+        import ray
+
+        ray.cancel(self.flying.pop(ticket), force=True)
+
+    def workers(self) -> int:
+        """As many as fit."""
+        return self.fit.count
+
+    def close(self) -> None:
+        """Cancel what is in flight; the session stays for the next job."""
+        for ticket in list(self.flying):
+            self.abandon(ticket)

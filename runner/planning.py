@@ -1,0 +1,202 @@
+"""From fragments to shards, and how many workers fit. Pure functions: no storage, no clock, no Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from runner.types import File, Fragment, Resources, Shard
+
+MIB = 1024**2
+LARGEST_SHARD = 128 * MIB
+SMALLEST_AUTO_SHARD = MIB
+WANTED_SHARDS = 64
+
+
+def target_bytes(total: int) -> int:
+    """The shard size that `shard_bytes=auto` means for an input of `total` bytes.
+
+    128 MiB, and finer for small inputs so that they still spread over about 64 workers, but never under 1 MiB. Only the
+    input decides: were it the cluster, the same job would write other parts elsewhere.
+    """
+    return min(LARGEST_SHARD, max(SMALLEST_AUTO_SHARD, total // WANTED_SHARDS))
+
+
+def make_shards(
+    fragments: Sequence[Fragment], shard_bytes: int | None, first_sequence: int = 0, fingerprint: str = ""
+) -> list[Shard]:
+    """Group fragments, in input order, into shards of about `shard_bytes`.
+
+    Args:
+        fragments: All that is to be predicted, each file's fragments together and in order.
+        shard_bytes: Target size: a shard is closed before it would pass it. `None`: one shard per file.
+        first_sequence: Number of the first shard.
+        fingerprint: Of the job; parts of different jobs never share a name.
+    """
+    groups = _per_file(fragments) if shard_bytes is None else _towards(fragments, shard_bytes)
+    return [_shard(first_sequence + i, group, fingerprint) for i, group in enumerate(groups)]
+
+
+def _per_file(fragments: Sequence[Fragment]) -> Iterator[list[Fragment]]:
+    for _, group in groupby(fragments, key=lambda fragment: fragment.file.path):
+        yield list(group)
+
+
+def _towards(fragments: Sequence[Fragment], shard_bytes: int) -> Iterator[list[Fragment]]:
+    shard: list[Fragment] = []
+    size = 0
+    for fragment in fragments:
+        if shard and (fragment.file.folder != shard[0].file.folder or size + fragment.bytes > shard_bytes):
+            yield shard
+            shard, size = [], 0
+        shard.append(fragment)
+        size += fragment.bytes
+    if shard:
+        yield shard
+
+
+def _shard(sequence: int, fragments: list[Fragment], fingerprint: str) -> Shard:
+    joined = tuple(_joined(fragments))
+    return Shard(sequence, _shard_id(joined, fingerprint), joined[0].file.folder, joined)
+
+
+def _joined(fragments: list[Fragment]) -> Iterator[Fragment]:
+    """Neighbouring row groups of one file become one fragment: one open, one line in the plan."""
+    for _, group in groupby(fragments, key=lambda fragment: fragment.file.path):
+        pieces = list(group)
+        yield pieces[0] if len(pieces) == 1 else _join(pieces)
+
+
+def _join(pieces: list[Fragment]) -> Fragment:
+    first, last = pieces[0], pieces[-1]
+    if first.row_groups is None or last.row_groups is None:
+        raise ValueError(f"{first.file.path}: a whole file cannot be one of several fragments")
+    rows = None if any(piece.rows is None for piece in pieces) else sum(piece.rows or 0 for piece in pieces)
+    size = sum(piece.bytes for piece in pieces)
+    return Fragment(first.file, size, rows, first.first_row, (first.row_groups[0], last.row_groups[1]))
+
+
+def _shard_id(fragments: Iterable[Fragment], fingerprint: str) -> str:
+    total = hashlib.blake2b(fingerprint.encode(), digest_size=8)
+    for fragment in fragments:
+        total.update(json.dumps([fragment.file.path, fragment.file.version, fragment.row_groups]).encode())
+    return total.hexdigest()
+
+
+def execution_order(shards: Iterable[Shard]) -> list[Shard]:
+    """Largest first, so that no big shard starts last and runs alone; ties in input order."""
+    return sorted(shards, key=lambda shard: (-shard.bytes, shard.sequence))
+
+
+# ---------------------------------------------------------------- does it fit?
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How many workers fit.
+
+    Attributes:
+        count: At once, over all nodes.
+        arithmetic: Why, for people.
+    """
+
+    count: int
+    arithmetic: str
+
+
+def demands(resources: Resources) -> dict[str, float]:
+    """What one worker takes of a node, under the names that Ray gives a node's resources."""
+    asked = {
+        "CPU": resources.num_cpus,
+        "GPU": resources.num_gpus,
+        "memory": float(resources.memory or 0),
+        **resources.resources,
+    }
+    if resources.accelerator_type:
+        asked[f"accelerator_type:{resources.accelerator_type}"] = 0.001  # as Ray itself asks for it
+    return {name: amount for name, amount in asked.items() if amount > 0}
+
+
+def fit(nodes: Sequence[Mapping[str, float]], resources: Resources) -> Fit:
+    """How many workers that ask for `resources` fit on these nodes, each given as its resources by name."""
+    asked = demands(resources)
+    if not asked:
+        cores = int(sum(node.get("CPU", 0) for node in nodes))
+        return Fit(max(1, cores), "a worker asks for nothing: one per CPU")
+    counts = [_fit_on(node, asked) for node in nodes]
+    terms = [f"{name}: {_terms(name, nodes, amount)}" for name, amount in asked.items()]
+    where = "on the one node" if len(nodes) == 1 else f"on {len(nodes)} nodes, counted on each"
+    return Fit(sum(counts), f"{'; '.join(terms)} per worker, {where}")
+
+
+def _fit_on(node: Mapping[str, float], asked: Mapping[str, float]) -> int:
+    return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in asked.items())
+
+
+def _terms(name: str, nodes: Sequence[Mapping[str, float]], amount: float) -> str:
+    there = sum(node.get(name, 0) for node in nodes)
+    if name == "memory":
+        return f"{there / MIB:,.0f} MiB / {amount / MIB:,.0f} MiB"
+    return f"{there:g} / {amount:g}"
+
+
+# ---------------------------------------------------------------- what a plan is, on disk
+
+COLUMNS = (
+    "sequence",
+    "shard",
+    "folder",
+    "path",
+    "size",
+    "version",
+    "bytes",
+    "rows",
+    "first_row",
+    "first_row_group",
+    "end_row_group",
+)
+
+
+def to_rows(shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:
+    """One row per fragment, as the recorded plan has them."""
+    for shard in shards:
+        for fragment in shard.fragments:
+            first, end = fragment.row_groups or (None, None)
+            values = (shard.sequence, shard.id, shard.folder, fragment.file.path, fragment.file.size, fragment.file.version,
+                      fragment.bytes, fragment.rows, fragment.first_row, first, end)  # fmt: skip
+            yield dict(zip(COLUMNS, values, strict=True))
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Shard]:
+    """The shards of a recorded plan."""
+    shards = []
+    for (sequence, shard_id, folder), group in groupby(
+        rows, key=lambda row: (row["sequence"], row["shard"], row["folder"])
+    ):
+        shards.append(Shard(sequence, shard_id, folder, tuple(_fragment(row) for row in group)))
+    return shards
+
+
+def _fragment(row: Mapping[str, Any]) -> Fragment:
+    file = File(row["path"], row["size"], row["version"], row["folder"])
+    groups = None if row["first_row_group"] is None else (row["first_row_group"], row["end_row_group"])
+    return Fragment(file, row["bytes"], row["rows"], row["first_row"], groups)
+
+
+# ---------------------------------------------------------------- what determines predictions
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """16 hex digits over the named fields, whatever their order."""
+    text = json.dumps(fields, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields that differ: name to (recorded, given)."""
+    names = sorted({*recorded, *given})
+    return {name: (recorded.get(name), given.get(name)) for name in names if recorded.get(name) != given.get(name)}

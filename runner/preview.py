@@ -1,0 +1,80 @@
+"""`action=plan`: what would run, what is done, and what fits; nothing is run and nothing is written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from runner.job import Job, look, setup_of
+from runner.ledger import Ledger, admit
+from runner.planning import Fit, demands
+from runner.report import counted, size
+from runner.types import Shard
+
+SHOWN = 20
+
+
+def preview(job: Job) -> list[str]:
+    """The lines to print.
+
+    Raises:
+        ConfigError, SinkRefused: As a run would.
+    """
+    ledger = Ledger(job.sink, "preview")
+    if job.sink.save_mode != "overwrite":
+        admit(ledger, job.fields, job.sink.save_mode, [])
+    survey = look(job, ledger)
+    pending = {shard.id for shard in survey.pending}
+    shards = [*ledger.shards, *survey.new]
+    return [
+        *_table(shards, pending),
+        *_totals(shards, pending),
+        *(f"note: {note}" for note in survey.notes),
+        f"each call asks for {_asked(job)}",
+        *_fitting(job),
+        f"output: {ledger.store.root}",
+    ]
+
+
+def _table(shards: Sequence[Shard], pending: set[str]) -> Iterator[str]:
+    yield f"{'shard':>8}  {'rows':>12}  {'bytes':>10}  {'files':>5}  state      input"
+    for shard in shards[:SHOWN]:
+        rows = "?" if shard.rows is None else f"{shard.rows:,}"
+        files = list(dict.fromkeys(fragment.file.path for fragment in shard.fragments))
+        state = "pending" if shard.id in pending else "committed"
+        first = shard.fragments[0]
+        groups = (
+            f" row groups {first.row_groups[0]}-{first.row_groups[1] - 1}"
+            if first.row_groups and first.row_groups[1]
+            else ""
+        )
+        more = f" and {len(files) - 1} more" if len(files) > 1 else groups
+        yield f"{shard.sequence:>8}  {rows:>12}  {size(shard.bytes):>10}  {len(files):>5}  {state:<9}  {files[0]}{more}"
+    if len(shards) > SHOWN:
+        yield f"{'...':>8}  and {len(shards) - SHOWN:,} more"
+
+
+def _totals(shards: Sequence[Shard], pending: set[str]) -> Iterator[str]:
+    rows = [shard.rows for shard in shards]
+    known = "rows not known before reading" if None in rows else counted(sum(count or 0 for count in rows), "row")
+    done = len(shards) - len(pending)
+    total = size(sum(shard.bytes for shard in shards))
+    yield f"{counted(len(shards), 'shard')}, {known}, {total}; {done:,} committed, {len(pending):,} to do"
+
+
+def _asked(job: Job) -> str:
+    asked = demands(job.resources)
+    return (
+        ", ".join(
+            size(amount) + " memory" if name == "memory" else f"{amount:g} {name}" for name, amount in asked.items()
+        )
+        or "nothing"
+    )
+
+
+def _fitting(job: Job) -> Iterator[str]:
+    found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr)))
+    if found is None:
+        yield "fits: this process does it all, one call at a time"
+    else:
+        yield f"fits: {found.count} at once ({found.arithmetic})"

@@ -1,0 +1,129 @@
+"""What a run did: an object in Python, `report.json` in the sink, the closing lines on the terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from runner.types import Failure, Stages
+
+Status = Literal["complete", "incomplete", "failed", "interrupted"]
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        run_id: Names the run under `_runner/runs/`.
+        status: How it ended.
+        exit_code: 0 complete, 1 failed, 75 incomplete, 128 + signal.
+        sink: Where the output is.
+        shards: Planned, over all plans of the sink.
+        committed: Shards committed by this run.
+        committed_before: Shards that were there already.
+        rows_in: Rows read by this run, after filters.
+        rows_out: Rows predicted by this run.
+        rows_quarantined: Rows put aside by this run.
+        bytes_in: Stored size of the shards committed by this run.
+        bytes_out: Size of their parts.
+        seconds: Wall time of the whole run.
+        predicting_seconds: Wall time from the first call to the last answer.
+        stages: Worker seconds per stage, summed over workers.
+        wait: Worker seconds in which a worker had nothing to do.
+        workers: Worker processes that committed something.
+        retries: Tries after transient storage errors.
+        lost_workers: Workers that died.
+        failures: Shards that failed for good.
+        notes: What people should know: skipped, uncovered, accepted.
+        next_command: What to run next, if there is something.
+    """
+
+    run_id: str
+    sink: str
+    status: Status = "complete"
+    exit_code: int = 0
+    shards: int = 0
+    committed: int = 0
+    committed_before: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_quarantined: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
+    predicting_seconds: float = 0.0
+    stages: Stages = field(default_factory=Stages)
+    wait: float = 0.0
+    workers: int = 0
+    retries: int = 0
+    lost_workers: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    next_command: str | None = None
+
+    def to_json(self) -> bytes:
+        """All of it, for programs."""
+        content = asdict(self)
+        content["stages"] = self.stages._asdict()
+        return json.dumps(content, indent=1).encode()
+
+    @property
+    def remaining(self) -> int:
+        """Shards that are still to be predicted."""
+        return self.shards - self.committed - self.committed_before
+
+
+def size(count: float) -> str:
+    """Bytes for people: `12.3 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `2 shards`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def summary(report: Report) -> list[str]:
+    """The closing lines."""
+    lines = [_headline(report)]
+    if report.committed:
+        rate = report.rows_in / report.predicting_seconds if report.predicting_seconds else 0.0
+        lines.append(
+            f"  rows     {report.rows_in:,} in, {report.rows_out:,} out, {report.rows_quarantined:,} quarantined   "
+            f"bytes {size(report.bytes_in)} in, {size(report.bytes_out)} out"
+        )
+        read, predict, write = report.stages
+        lines.append(
+            f"  workers  {report.workers}   read {read:.1f} s, predict {predict:.1f} s, write {write:.1f} s, wait {report.wait:.1f} s"
+        )
+        lines.append(
+            f"  rate     {rate:,.0f} rows/s while predicting ({report.predicting_seconds:.1f} s of {report.seconds:.1f} s)"
+        )
+    if report.retries or report.lost_workers:
+        lines.append(
+            f"  trouble  {counted(report.retries, 'retry').replace('retrys', 'retries')}, {counted(report.lost_workers, 'lost worker')}"
+        )
+    lines += [f"  failed   {failure.message}" for failure in report.failures[:5]]
+    lines += [f"  note     {note}" for note in report.notes]
+    lines.append(f"  output   {report.sink}")
+    if report.next_command:
+        lines.append(f"{'continue with' if report.status != 'complete' else 'next'}: {report.next_command}")
+    return lines
+
+
+def _headline(report: Report) -> str:
+    done = f"{counted(report.committed, 'shard')} committed"
+    before = f", {report.committed_before:,} were there before" if report.committed_before else ""
+    if report.status == "complete":
+        return (
+            f"complete: {done}{before}"
+            if report.committed
+            else f"complete: nothing to do, {counted(report.committed_before, 'shard')} committed before"
+        )
+    return f"{report.status}: {done}{before}, {report.remaining:,} of {report.shards:,} remain"

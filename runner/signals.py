@@ -1,0 +1,54 @@
+"""SIGINT and SIGTERM: the first asks the job to drain, the second stops it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Signals:
+    """A context in which the first signal is only noted.
+
+    Attributes:
+        number: The signal that came, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def asked(self) -> bool:
+        """Whether the job was asked to stop."""
+        self._install()  # again: ray.init puts its own handler for SIGTERM in place
+        return self.number != 0
+
+    def __enter__(self) -> Signals:
+        """Take over the handlers; only a process's main thread can."""
+        self._install()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the handlers back that were there."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            current = signal.getsignal(number)
+            if current != self._note:
+                self._before.setdefault(number, current)
+                with contextlib.suppress(ValueError):
+                    signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number

@@ -1,0 +1,1 @@
+"""Where predictions go: one file per kind of sink."""

@@ -1,0 +1,1 @@
+"""Where observations come from: one file per kind of source."""

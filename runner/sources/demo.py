@@ -1,0 +1,53 @@
+"""The demo's source: taxi rides that are made up on first use and then read like any files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.sources import taxi
+from runner.sources.files import Files, FilesReader
+from runner.types import File, Filters, Fragment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Taxi:
+    """Twelve monthly files of 2009, with the schema and the row counts of the classic example's data.
+
+    Attributes:
+        path: Where the files are kept; `None` is the platform's cache folder, or `RUNNER_CACHE`.
+        columns: Only these columns are offered; `None` for all 18.
+        filters: As in every source of files.
+    """
+
+    path: str | None = None
+    columns: list[str] | None = None
+    filters: Filters = None
+    allow_empty: bool = False
+
+    @cached_property
+    def _files(self) -> Files:
+        folder = Path(self.path).expanduser() if self.path else taxi.folder()
+        return Files(str(folder), "parquet", self.columns, self.filters)
+
+    def files(self) -> list[File]:
+        """All twelve, generated if they are missing."""
+        taxi.ensure(Path(str(self._files.path)), lambda text: print(text, file=sys.stderr, flush=True))
+        return self._files.files()
+
+    def inspect(
+        self, files: Sequence[File], needed: Mapping[str, str] | None = None
+    ) -> tuple[list[Fragment], pa.Schema | None]:
+        """As in every source of files."""
+        return self._files.inspect(files, needed)
+
+    def reader(self, schema: pa.Schema) -> FilesReader:
+        """As in every source of files."""
+        return self._files.reader(schema)

@@ -1,0 +1,492 @@
+"""The nouns of a job, and the seams between its rooms.
+
+Nothing here does work: values are frozen dataclasses, seams are Protocols. Heavy packages appear in annotations only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from runner.planning import Fit
+    from runner.storage import Store
+
+# ---------------------------------------------------------------- values that a config spells in several ways
+
+
+class AtLeast(NamedTuple):
+    """A lower bound, inclusive, for a number in the config."""
+
+    bound: float
+
+
+class Bytes(NamedTuple):
+    """Marks an integer that may be written as `128MiB`, `2GiB` or `500MB`."""
+
+
+Count = Annotated[int, AtLeast(0)]
+Positive = Annotated[int, AtLeast(1)]
+ByteSize = Annotated[int, Bytes(), AtLeast(1)]
+ByteCount = Annotated[int, Bytes(), AtLeast(0)]
+Amount = Annotated[float, AtLeast(0)]
+Seconds = Annotated[float, AtLeast(0)]
+Auto = Literal["auto"]
+Filters = list[Any] | None  # pyarrow's list of (column, operator, value), or a list of such lists
+
+# ---------------------------------------------------------------- input
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One input file as it was listed.
+
+    Attributes:
+        path: Absolute path, or URI for anything but the local disk.
+        size: Bytes.
+        version: What changes when the content does: the store's etag, else the modification time.
+        folder: The folder below the source's root, `""` at the root; shards never mix folders.
+    """
+
+    path: str
+    size: int
+    version: str
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """The smallest piece a source can read alone: some row groups of a file, or all of it.
+
+    Attributes:
+        file: The file it lies in.
+        bytes: Stored size of this piece; what shards are balanced by.
+        rows: Rows in this piece before filters, `None` if only reading tells.
+        first_row: Number of its first row within the file, from 0.
+        row_groups: Half-open range of row groups, `None` for the whole file.
+    """
+
+    file: File
+    bytes: int
+    rows: int | None = None
+    first_row: int = 0
+    row_groups: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What is predicted, committed and retried as one.
+
+    Attributes:
+        sequence: Position in input order, from 0, counted on over all plans of a sink.
+        id: 16 hex digits that name the fragments and the job's fingerprint.
+        folder: The folder its fragments lie in.
+        fragments: One or more, in input order.
+    """
+
+    sequence: int
+    id: str
+    folder: str
+    fragments: tuple[Fragment, ...]
+
+    @property
+    def name(self) -> str:
+        """The part's file name without its extension."""
+        return f"part-{self.sequence:08d}-{self.id}"
+
+    @property
+    def bytes(self) -> int:
+        """Stored size of the input."""
+        return sum(fragment.bytes for fragment in self.fragments)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows before filters, `None` if only reading tells."""
+        counts = [fragment.rows for fragment in self.fragments]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+
+class Reader(Protocol):
+    """Reads fragments in a worker. Small and picklable: it travels with every call."""
+
+    def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the fragment's rows that pass the filters, in file order, never all in memory.
+
+        Args:
+            fragment: What to read.
+            columns: Only these, in this order; `None` for all that the reader was made for.
+        """
+
+    def positions(self, fragment: Fragment) -> Iterator[int]:
+        """Yield, for each row that `read` yields, its number within the file, from 0."""
+
+
+class Source(Protocol):
+    """Where the observations are. Lives on the driver; workers get its `Reader`."""
+
+    @property
+    def filters(self) -> Filters:
+        """Part of the fingerprint: which rows are predicted at all."""
+
+    @property
+    def allow_empty(self) -> bool:
+        """Whether no input at all is a success."""
+
+    def files(self) -> list[File]:
+        """All files, in input order."""
+
+    def inspect(
+        self, files: Sequence[File], needed: Mapping[str, str] | None = None
+    ) -> tuple[list[Fragment], pa.Schema | None]:
+        """The files' fragments in the same order, and the schema they share (`None` if nothing tells one).
+
+        Args:
+            files: Of `files()`.
+            needed: Column to the config key that asks for it; `None` for all columns.
+        """
+
+    def reader(self, schema: pa.Schema) -> Reader:
+        """What workers read with; `schema` fixes column names, order and types."""
+
+
+# ---------------------------------------------------------------- models
+
+Predictor = Callable[[Any], Any]
+"""`batch -> predictions`. The batch is what `predict.input` says, the predictions one value per row in any of the forms
+that `batches.to_table` takes."""
+
+Input = Literal["pandas", "arrow", "numpy", "torch"]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A model loader bound to its arguments.
+
+    Attributes:
+        call: Returns the predictor.
+        target: Its dotted path, for people and for the fingerprint.
+        arguments: What it will be called with, as plain data.
+        code: Digest of the text of the loader's own source file.
+    """
+
+    call: Callable[[], Predictor]
+    target: str
+    arguments: Mapping[str, Any]
+    code: str
+
+
+@dataclass(frozen=True)
+class Predict:
+    """How the predictor is fed.
+
+    Attributes:
+        input: What one batch looks like.
+        columns: The columns the model needs, `None` for all.
+        load_on: `driver` loads once and shares; `worker` loads once per worker process.
+        output_schema: Column name to Arrow type name (`double`, `string`, `list<float>[384]`); `None` probes.
+        version: Stands for the loader's code in the fingerprint.
+        artifacts: Files whose checksum counts; `None` means the loader's `path`.
+        num_threads: Threads per worker; `None` follows `resources.num_cpus`.
+    """
+
+    input: Input = "pandas"
+    columns: list[str] | None = None
+    load_on: Literal["driver", "worker"] = "driver"
+    output_schema: dict[str, str] | None = None
+    version: str | None = None
+    artifacts: list[str] | None = None
+    num_threads: Positive | None = None
+
+
+# ---------------------------------------------------------------- execution
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker asks Ray for; names and meanings are Ray's own.
+
+    Attributes:
+        num_cpus: CPUs (may be a fraction).
+        num_gpus: GPUs (may be a fraction).
+        memory: Bytes of heap memory to reserve; Ray reserves, it does not enforce.
+        resources: Custom resources by name.
+        accelerator_type: Such as `A100`.
+        scheduling_strategy: `DEFAULT` or `SPREAD`.
+    """
+
+    num_cpus: Amount = 1.0
+    num_gpus: Amount = 0.0
+    memory: ByteSize | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    accelerator_type: str | None = None
+    scheduling_strategy: Literal["DEFAULT", "SPREAD"] | None = None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What happens when something goes wrong.
+
+    Attributes:
+        on_bad_rows: `fail` the job, or put the guilty rows into `quarantine`.
+        max_bad_rows: Budget for quarantine: a count (integer) or a fraction of the rows seen.
+        stop_after_failed_shards: Stop submitting after this many shards have failed for good.
+        max_retries: Further tries per shard after transient storage errors.
+        max_lost_workers: Further tries per shard after its worker died.
+        shard_timeout: Seconds without an answer after which a call is given up; `None` waits.
+        grace_period: Seconds that in-flight shards get after a first signal.
+    """
+
+    on_bad_rows: Literal["fail", "quarantine"] = "fail"
+    max_bad_rows: int | float = 0.01
+    stop_after_failed_shards: Positive = 1
+    max_retries: Count = 4
+    max_lost_workers: Count = 3
+    shard_timeout: Seconds | None = None
+    grace_period: Seconds = 20.0
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Which Ray to use.
+
+    Attributes:
+        address: `None`: the cluster that `RAY_ADDRESS` names, else a private Ray; `local`, `auto` or an address say it outright.
+        runtime_env: Ray's own, for code that a cluster must have.
+    """
+
+    address: str | None = None
+    runtime_env: dict[str, Any] | None = None
+
+
+class Stages(NamedTuple):
+    """Seconds a worker spent."""
+
+    read: float = 0.0
+    predict: float = 0.0
+    write: float = 0.0
+
+    def plus(self, other: Stages) -> Stages:
+        """Add stage by stage."""
+        return Stages(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a worker says of a committed part. Predictions themselves never travel to the driver.
+
+    Attributes:
+        shard: The shard's id.
+        rows_in: Rows read, after filters.
+        rows_out: Rows in the part.
+        rows_quarantined: Rows in the quarantine file.
+        bytes_out: Size of the part.
+        checksum: `sha256:...` of the part.
+        stages: Seconds per stage.
+        worker: `host:pid` it ran in.
+        complaints: The first few quarantined rows, for people.
+    """
+
+    shard: str
+    rows_in: int
+    rows_out: int
+    rows_quarantined: int
+    bytes_out: int
+    checksum: str
+    stages: Stages
+    worker: str
+    complaints: tuple[str, ...] = ()
+
+
+FailureKind = Literal["data", "model", "transient", "storage", "lost", "timeout"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A shard that was not committed: a value, not an exception.
+
+    Attributes:
+        shard: The shard's id, `""` when the failure is of the worker as a whole (the model does not load).
+        kind: `data` and `model` repeat on a rerun; `transient` and `lost` are tried again; `storage` is not.
+        message: For people: file, row, error, remedy.
+        details: The traceback, if there is one.
+    """
+
+    shard: str
+    kind: FailureKind
+    message: str
+    details: str = ""
+
+
+Outcome = Receipt | Failure
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The schema of a first batch's predictions.
+
+    Attributes:
+        schema: Serialized Arrow; `None` if there was no row to learn it from.
+        seen: Whether a row was predicted; without one, the schema is that of an empty batch's predictions.
+    """
+
+    schema: bytes | None
+    seen: bool = True
+
+
+Answer = list[Outcome] | Probe
+"""What one call to a worker returns: an outcome for each of its shards, or what a probe saw."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A call whose worker is gone.
+
+    Attributes:
+        reason: For people.
+        counted: Whether the shard may be to blame: a call that was only queued on a dead worker is not.
+    """
+
+    reason: str
+    counted: bool = True
+
+
+class Done(NamedTuple):
+    """A finished call: its ticket, and the answer or what became of the worker."""
+
+    ticket: int
+    result: Answer | Lost
+
+
+class Work(Protocol):
+    """What a worker is asked to do; knows nothing of who executes it."""
+
+    def run(self, obtain: Callable[[], Predictor]) -> Answer:
+        """Do it, getting the predictor when it is needed; what fails is in the answer."""
+
+
+class Pool(Protocol):
+    """Workers that execute calls. The dispatcher drives it and never sees Ray."""
+
+    def room(self) -> int:
+        """How many more calls may be submitted now; the pool is full at 0 or below."""
+
+    def submit(self, ticket: int, work: Work) -> None:
+        """Start a call, or queue it on a worker."""
+
+    def wait(self, timeout: float) -> list[Done]:
+        """Return what has finished, waiting at most `timeout` seconds for something."""
+
+    def running(self) -> list[int]:
+        """The tickets of calls that are being worked on, not queued behind another."""
+
+    def abandon(self, ticket: int) -> None:
+        """Stop the worker that holds this call, by force; `wait` never returns it."""
+
+    def workers(self) -> int:
+        """How many workers there are now."""
+
+    def close(self) -> None:
+        """Leave no process behind."""
+
+
+class Mode(Protocol):
+    """Who executes."""
+
+    def open(self, model: ModelSource, setup: Setup) -> Pool:
+        """Start workers that each can obtain the model."""
+
+    def fits(self, setup: Setup) -> Fit | None:
+        """How many workers fit at once; `None` where there are no workers."""
+
+
+class ModelSource:
+    """Where workers get the predictor: loaded on the driver and shared, or by the loader in each worker process.
+
+    Loaded at the first call and once per process: a process that receives a copy before that loads for itself.
+    """
+
+    def __init__(self, load: Callable[[], Predictor], *, on_driver: bool) -> None:
+        """Take the loader; with `on_driver`, modes call `obtain` on the driver and share what it returns."""
+        self.on_driver = on_driver
+        self.seconds = 0.0
+        self.load = load
+        self._predictor: Predictor | None = None
+
+    def obtain(self) -> Predictor:
+        """The predictor, loaded if it is not yet."""
+        if self._predictor is None:
+            started = time.perf_counter()
+            self._predictor = self.load()
+            self.seconds = time.perf_counter() - started
+        return self._predictor
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a mode needs to know beside the model.
+
+    Attributes:
+        resources: What one worker asks for.
+        ray: Which Ray to use.
+        num_threads: Threads in a worker's native pools.
+        relative_sink: The sink's path as given, if it is relative: only one node can see it.
+        say: Where notices for people go.
+    """
+
+    resources: Resources
+    ray: RayOptions
+    num_threads: int
+    relative_sink: str | None
+    say: Callable[[str], None]
+
+
+# ---------------------------------------------------------------- output
+
+
+class Written(NamedTuple):
+    """A published file: its size and `sha256:...`."""
+
+    bytes: int
+    checksum: str
+
+
+SaveMode = Literal["resume", "append", "overwrite", "error"]
+
+
+class Sink(Protocol):
+    """Where predictions go."""
+
+    @property
+    def store(self) -> Store:
+        """The folder that everything durable lies below."""
+
+    @property
+    def save_mode(self) -> SaveMode:
+        """What to do with what is there."""
+
+    @property
+    def keep_columns(self) -> list[str] | Literal["all"]:
+        """Input columns that go with the predictions."""
+
+    @property
+    def accept(self) -> list[str]:
+        """Fingerprint fields whose difference is accepted on resume."""
+
+    def file_name(self, shard: Shard) -> str:
+        """Path of the shard's part below `path`."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What counts in the fingerprint: whatever changes the bytes of a part."""
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raise `ConfigError` for a schema that the format cannot hold."""
+
+    def write(self, shard: Shard, schema: pa.Schema, tables: Iterator[pa.Table]) -> Written:
+        """Publish the part in one atomic step once `tables` is exhausted; nothing is left if it raises."""
+
+    def count_rows(self, content: bytes) -> int:
+        """Rows of a part, given its bytes."""

@@ -1,0 +1,73 @@
+"""Fixtures that every test may use: a place with a loader package, every mode, a real S3 server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import S3Server, ServerMissingError, find_weed, s3_server
+
+from runner import Report, run
+
+MODES = ("inline", "tasks", "actors")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each test works in a folder of its own, without the caller's Ray or credentials."""
+    for name in [*os.environ]:
+        if name.startswith(("RAY_ADDRESS", "AWS_", "RUNNER_ALLOWED")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The demo's data is made up once per test run, and nobody's own cache is touched."""
+    os.environ["RUNNER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One private Ray for the whole test run, ended afterwards."""
+    from runner.modes import session
+    from runner.types import RayOptions
+
+    session.connect(RayOptions(), print)
+    yield
+    session.disconnect()
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each mode in turn; Ray starts when the first mode needs it."""
+    if request.param != "inline":
+        request.getfixturevalue("ray_session")
+    return str(request.param)
+
+
+Runs = Callable[..., Report]
+
+
+@pytest.fixture
+def executor(mode: str) -> Runs:
+    """`run` with the mode of the moment: a behaviour that is tested through it is tested in every mode."""
+
+    def executed(config: Mapping[str, Any], **more: Any) -> Report:
+        return run({"mode": mode, **config}, **more)
+
+    return executed
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server on loopback, with a bucket that may be read without credentials."""
+    try:
+        find_weed()
+    except ServerMissingError as missing:
+        pytest.skip(str(missing))
+    with s3_server(tmp_path_factory.mktemp("s3"), anonymous_read=True) as server:
+        yield server
