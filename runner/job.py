@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import planning, worker
 from runner.batches import parse_schema
 from runner.dispatch import Dispatcher, Retried
-from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError
+from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
 from runner.fingerprint import fingerprint_fields, versions
-from runner.ledger import Ledger, Recorded, admit, named
+from runner.ledger import Ledger, Recorded, make_ready, named, refuse
+from runner.mark import Mark
 from runner.progress import Progress, progress
 from runner.report import Report
 from runner.signals import Signals
-from runner.storage import is_local
+from runner.storage import Store, is_local, is_transient
 from runner.types import (
     Auto,
     Errors,
@@ -92,21 +94,49 @@ def run(job: Job, show: Progress | None = None) -> Report:
         JobFailed, Incomplete, Interrupted: With the report as their `report`; the same command continues.
     """
     show = show or progress()
-    state = _Run(job, show)
-    try:
-        with Signals() as signals:
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    ledger = open_ledger(job, run_id)
+    with Signals() as signals, _marked(ledger.store, run_id), contextlib.closing(show):
+        state = _Run(job, show, make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept))
+        with state:
             survey = look(job, state.ledger)
             state.begin(survey)
             if survey.pending:
                 predict(job, survey, state, signals)
             state.ledger.finish()
-    except BaseException as error:
-        state.end(error)
-        raise
-    finally:
-        show.close()
-    state.end(None)
     return state.report
+
+
+def open_ledger(job: Job, run_id: str) -> Ledger:
+    """Read the sink's records, and refuse a sink that this job must not touch.
+
+    Raises:
+        SinkRefused: It holds something else, or cannot be read.
+        Incomplete: It cannot be read now.
+    """
+    with _telling(job.sink.store.root):
+        ledger = Ledger(job.sink, run_id)
+        refuse(ledger, job.fields, job.sink.save_mode, job.sink.accept)
+    return ledger
+
+
+@contextlib.contextmanager
+def _marked(store: Store, run_id: str) -> Iterator[None]:
+    """The sink marked as this run's: the first write, which shows whether it can be written at all."""
+    with contextlib.ExitStack() as stack:
+        with _telling(store.root):
+            stack.enter_context(Mark(store, run_id))
+        yield
+
+
+@contextlib.contextmanager
+def _telling(root: str) -> Iterator[None]:
+    """Storage errors of the sink, told with its key."""
+    try:
+        yield
+    except OSError as error:
+        kind = Incomplete if is_transient(error) else SinkRefused
+        raise kind(f"sink.path={root}: cannot be used: {type(error).__name__}: {error}") from error
 
 
 # ---------------------------------------------------------------- what there is to do
@@ -359,17 +389,22 @@ def raise_for(failures: Sequence[Failure]) -> None:
 
 
 class _Run:
-    """One run's ledger, report and progress."""
+    """One run's ledger, report and progress; a context that closes the report however the run ends."""
 
-    def __init__(self, job: Job, show: Progress) -> None:
-        self.job, self.show = job, show
+    def __init__(self, job: Job, show: Progress, ledger: Ledger) -> None:
+        self.job, self.show, self.ledger = job, show, ledger
+        self.report = Report(ledger.run_id, ledger.store.root)
         self._started = time.monotonic()
         self._predicting = 0.0
         self._workers: set[str] = set()
-        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        opened = Ledger(job.sink, run_id)
-        self.ledger = admit(opened, job.fields, job.sink.save_mode, job.sink.accept)
-        self.report = Report(run_id, self.ledger.store.root)
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)
 
     def begin(self, survey: Survey) -> None:
         """Note what there is to do."""
@@ -420,8 +455,7 @@ class _Run:
         self.report.predicting_seconds = time.monotonic() - self._predicting
         self.report.wait = max(0.0, workers * self.report.predicting_seconds - sum(self.report.stages))
 
-    def end(self, error: BaseException | None) -> None:
-        """Close the report, and keep it in the sink if the job got that far."""
+    def _end(self, error: BaseException | None) -> None:
         report = self.report
         report.seconds = time.monotonic() - self._started
         report.shards = len(self.ledger.shards)

@@ -11,13 +11,13 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runner import planning
 from runner.errors import Incomplete, SinkRefused
 from runner.storage import Store
-from runner.types import File, Receipt, Shard, Sink, Stages
+from runner.types import File, Receipt, SaveMode, Shard, Sink, Stages
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,13 +109,14 @@ class Ledger:
     Attributes:
         recorded: The recipe, `None` in a fresh sink.
         plans: All recorded plans, in order.
+        run_id: Names this run under `_runner/runs/`.
         committed: Names of the parts that were listed when it was opened, and those committed since.
     """
 
     def __init__(self, sink: Sink, run_id: str) -> None:
         """Read the recipe, the plans and one listing."""
         self.store: Store = sink.store
-        self._sink, self._run_id = sink, run_id
+        self._sink, self.run_id = sink, run_id
         self._listed = self.store.names()
         self.recorded = self._read_recipe()
         self.plans = self._read_plans()
@@ -167,6 +168,11 @@ class Ledger:
         """Visible files that no record of ours names."""
         ours = {self.part(shard) for shard in self.shards}
         return sorted(name for name in self._visible() if name not in ours)
+
+    def differences(self, fields: Mapping[str, Any], accept: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+        """Fields of the fingerprint in which a job differs from the recorded one and that are not accepted: name to (there, now)."""
+        different = {} if self.recorded is None else planning.differences(self.recorded.fields, fields)
+        return {name: pair for name, pair in different.items() if name not in accept}
 
     def covered(self) -> dict[str, File]:
         """The input files of all plans, by path."""
@@ -239,7 +245,7 @@ class Ledger:
 
     def in_run(self, name: str) -> str:
         """Path of a file of this run below the sink."""
-        return f"_runner/runs/{self._run_id}/{name}"
+        return f"_runner/runs/{self.run_id}/{name}"
 
     # ------------------------------------------------ the end
 
@@ -315,7 +321,7 @@ class Ledger:
             RECIPE,
         ]:  # what names the rest goes last
             self.store.delete(name)
-        return Ledger(self._sink, self._run_id)
+        return Ledger(self._sink, self.run_id)
 
 
 def _plan_schema() -> pa.Schema:
@@ -336,11 +342,8 @@ def named(names: Iterable[str]) -> str:
 # ---------------------------------------------------------------- may this job write here?
 
 
-def admit(ledger: Ledger, fields: Mapping[str, Any], save_mode: str, accept: Sequence[str]) -> Ledger:
-    """Make the sink ready for this job, or refuse.
-
-    Returns:
-        The ledger to go on with: a new one if the sink was wiped.
+def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> None:
+    """Refuse a sink that this job must not touch; changes nothing.
 
     Raises:
         SinkRefused: It holds another job's output, files that are not ours, or anything at all with `error`.
@@ -352,15 +355,26 @@ def admit(ledger: Ledger, fields: Mapping[str, Any], save_mode: str, accept: Seq
         )
     if save_mode == "error" and not ledger.empty:
         raise SinkRefused(f"sink.path={root}: not empty, and sink.save_mode=error")
-    if ledger.recorded is None:
-        return ledger
-    different = planning.differences(ledger.recorded.fields, fields)
-    if save_mode == "overwrite" and (different or ledger.complete):
-        return ledger.wipe()
-    if refused := {name: pair for name, pair in different.items() if name not in accept}:
+    refused = ledger.differences(fields, accept)
+    if refused and ledger.committed and save_mode != "overwrite":
         raise SinkRefused(_refusal(ledger, refused))
-    if different:
-        _accept(ledger, ledger.recorded, fields, different)
+
+
+def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> Ledger:
+    """Make a sink that was not refused ready.
+
+    What is to be overwritten is wiped, also another job's records that nothing was ever committed under (a model that never
+    worked); a difference that is accepted is recorded.
+
+    Returns:
+        The ledger to go on with.
+    """
+    if ledger.differences(fields, accept) or (save_mode == "overwrite" and ledger.complete):
+        return ledger.wipe()
+    if (different := ledger.differences(fields)) and ledger.recorded is not None:
+        note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
+        accepted = [*ledger.recorded.accepted, note]
+        ledger.rewrite_recipe(replace(ledger.recorded, fields=fields, accepted=accepted))
     return ledger
 
 
@@ -372,12 +386,3 @@ def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
          "give another sink.path, sink.save_mode=overwrite to replace it, or "
          f"sink.accept=[{','.join(different)}] to go on as if they were the same"]
     )  # fmt: skip
-
-
-def _accept(
-    ledger: Ledger, recorded: Recorded, fields: Mapping[str, Any], different: Mapping[str, tuple[Any, Any]]
-) -> None:
-    from dataclasses import replace
-
-    note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
-    ledger.rewrite_recipe(replace(recorded, fields=fields, accepted=[*recorded.accepted, note]))

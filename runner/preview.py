@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from runner.job import Job, look, setup_of
-from runner.ledger import Ledger, admit
+from runner.job import Job, look, open_ledger, setup_of
 from runner.planning import Fit, demands
 from runner.report import counted, size
 from runner.types import Shard
@@ -20,9 +19,7 @@ def preview(job: Job) -> list[str]:
     Raises:
         ConfigError, SinkRefused: As a run would.
     """
-    ledger = Ledger(job.sink, "preview")
-    if job.sink.save_mode != "overwrite":
-        admit(ledger, job.fields, job.sink.save_mode, [])
+    ledger = open_ledger(job, "preview")
     survey = look(job, ledger)
     pending = {shard.id for shard in survey.pending}
     shards = [*ledger.shards, *survey.new]

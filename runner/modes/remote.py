@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +15,23 @@ _models: dict[str, Predictor] = {}  # the one model that this worker process hol
 
 @dataclass(frozen=True)
 class Box:
-    """The model as it travels: a reference into the object store, inside an object so that Ray does not resolve it for
-    every call but the worker process once.
+    """The model as it travels.
+
+    The reference lies inside an object, so that Ray does not resolve it for every call but each worker process once.
 
     Attributes:
         key: Names the model within the session.
         reference: Of the predictor, or of the loader to be called in each worker process.
         holds_loader: Which of the two.
         num_threads: For the worker's native thread pools.
-    """  # noqa: D205
+        path: The driver's import path: a loader may lie where only the driver looks.
+    """
 
     key: str
     reference: Any
     holds_loader: bool
     num_threads: int
+    path: tuple[str, ...]
 
     def obtain(self) -> Predictor:
         """The predictor, fetched or loaded once per worker process."""
@@ -54,14 +58,16 @@ def box(model: ModelSource, setup: Setup) -> Box:
         reference = ray.put(value)
     except Exception as error:
         remedy = "take predict.load_on=worker" if model.on_driver else "give plain values as the loader's arguments"
+        reason = next(iter(str(error.__cause__ or error).splitlines()), "")
         raise ConfigError(
-            f"predict.load_on: the model cannot be pickled to reach the workers ({error}); {remedy}"
+            f"predict.load_on: the model cannot be pickled to reach the workers ({reason}); {remedy}"
         ) from error
-    return Box(reference.hex(), reference, not model.on_driver, setup.num_threads)
+    return Box(reference.hex(), reference, not model.on_driver, setup.num_threads, tuple(sys.path))
 
 
 def execute(model: Box, work: Work) -> Answer:
     """Do one call's work in this worker process."""
+    sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
     return work.run(model.obtain)
 

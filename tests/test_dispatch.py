@@ -1,0 +1,267 @@
+"""The dispatcher against a pool that is told what to answer, with a clock of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.dispatch import LONGEST_BACKOFF, Attempt, Dispatcher, Event, Retried, again, backoff, call_size
+from runner.types import (
+    Done,
+    Errors,
+    Failure,
+    FailureKind,
+    File,
+    Fragment,
+    Lost,
+    Outcome,
+    Predictor,
+    Receipt,
+    Shard,
+    Stages,
+    Work,
+)
+
+MIB = 1024**2
+
+
+def shard(number: int, size: int = 100 * MIB) -> Shard:
+    return Shard(number, f"{number:016x}", "", (Fragment(File(f"/in/{number}", size, "v"), size, 10),))
+
+
+def receipt(of: Shard) -> Receipt:
+    return Receipt(of.id, 10, 10, 0, 100, "sha256:0", Stages(), "here:1")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Work that only carries its shards to the fake pool."""
+
+    shards: tuple[Shard, ...]
+
+    def run(self, obtain: Callable[[], Predictor]) -> list[Outcome]:
+        raise NotImplementedError
+
+
+@dataclass
+class FakePool:
+    """Answers each call by a script: what becomes of a shard at its first, second, ... call."""
+
+    script: dict[str, list[str]]
+    places: int = 2
+    now: float = 0.0
+    slow: bool = False
+    queue: list[tuple[int, Asked]] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    sizes: list[int] = field(default_factory=list)
+    abandoned: list[int] = field(default_factory=list)
+
+    def room(self) -> int:
+        return self.places - len(self.queue)
+
+    def submit(self, ticket: int, work: Work) -> None:
+        assert isinstance(work, Asked)
+        assert self.room() > 0, "the dispatcher overfilled the pool"
+        self.queue.append((ticket, work))
+        self.sizes.append(len(work.shards))
+
+    def wait(self, timeout: float) -> list[Done]:
+        self.now += timeout
+        if self.slow or not self.queue:
+            return []
+        ticket, work = self.queue.pop(0)
+        return [Done(ticket, self._answer(work.shards))]
+
+    def _answer(self, shards: Iterable[Shard]) -> list[Outcome] | Lost:
+        words = {each.id: self._word(each) for each in shards}
+        if "lost" in words.values():
+            return Lost("worker died")
+        if "queued" in words.values():
+            return Lost("its actor died", counted=False)
+        return [self._outcome(each, words[each.id]) for each in shards]
+
+    def _word(self, of: Shard) -> str:
+        answers = self.script.get(of.id, [])
+        word = answers[self.seen[of.id]] if self.seen[of.id] < len(answers) else "ok"
+        self.seen[of.id] += 1
+        return word
+
+    def _outcome(self, of: Shard, word: str) -> Outcome:
+        kinds: dict[str, FailureKind] = {
+            "transient": "transient",
+            "data": "data",
+            "model": "model",
+            "storage": "storage",
+        }
+        return Failure(of.id, kinds[word], word) if word in kinds else receipt(of)
+
+    def running(self) -> list[int]:
+        return [ticket for ticket, _ in self.queue[:1]]
+
+    def abandon(self, ticket: int) -> None:
+        self.abandoned.append(ticket)
+        self.queue = [each for each in self.queue if each[0] != ticket]
+        self.slow = False
+
+    def workers(self) -> int:
+        return self.places
+
+    def close(self) -> None:
+        self.queue = []
+
+
+def dispatched(
+    pool: FakePool, shards: list[Shard], policy: Errors, stop: Callable[[], bool] = lambda: False
+) -> list[Event]:
+    return list(Dispatcher(pool, Asked, policy, stop=stop, now=lambda: pool.now).run(shards))
+
+
+def committed(events: list[Event]) -> list[str]:
+    return sorted(event.shard for event in events if isinstance(event, Receipt))
+
+
+def failed(events: list[Event]) -> list[Failure]:
+    return [event for event in events if isinstance(event, Failure)]
+
+
+def test_every_shard_is_committed_once() -> None:
+    shards = [shard(i) for i in range(7)]
+    assert committed(dispatched(FakePool({}), shards, Errors())) == [each.id for each in shards]
+
+
+def test_transient_failures_are_tried_again_within_the_budget() -> None:
+    one = shard(1)
+    pool = FakePool({one.id: ["transient"] * 3})
+    events = dispatched(pool, [one], Errors(max_retries=3))
+    assert committed(events) == [one.id]
+    assert pool.seen[one.id] == 4
+    assert len([event for event in events if isinstance(event, Retried)]) == 3
+    assert pool.now >= backoff(0, 0) + backoff(1, 0) + backoff(2, 0), "it did not wait between tries"
+
+
+def test_transient_failures_beyond_the_budget_fail_and_name_the_key() -> None:
+    one = shard(1)
+    pool = FakePool({one.id: ["transient"] * 9})
+    [failure] = failed(dispatched(pool, [one], Errors(max_retries=2)))
+    assert pool.seen[one.id] == 3
+    assert "given up after 2 more tries: errors.max_retries=2" in failure.message
+
+
+@pytest.mark.parametrize("kind", ["data", "storage"])
+def test_failures_that_would_repeat_are_not_tried_again(kind: str) -> None:
+    one = shard(1)
+    pool = FakePool({one.id: [kind]})
+    [failure] = failed(dispatched(pool, [one], Errors()))
+    assert failure.kind == kind
+    assert pool.seen[one.id] == 1
+
+
+def test_lost_workers_have_a_budget_of_their_own() -> None:
+    one = shard(1)
+    pool = FakePool({one.id: ["transient", "lost", "transient", "lost"]})
+    assert committed(dispatched(pool, [one], Errors(max_retries=2, max_lost_workers=2))) == [one.id]
+    [failure] = failed(dispatched(FakePool({one.id: ["lost"] * 3}), [one], Errors(max_lost_workers=2)))
+    assert failure.kind == "lost"
+    assert "errors.max_lost_workers=2" in failure.message
+
+
+def test_calls_that_were_only_queued_on_a_dead_worker_are_not_counted() -> None:
+    one = shard(1)
+    pool = FakePool({one.id: ["queued"] * 20})
+    assert committed(dispatched(pool, [one], Errors(max_lost_workers=0))) == [one.id]
+
+
+def test_shards_of_a_lost_call_are_tried_alone() -> None:
+    shards = [shard(i, 10) for i in range(64)]
+    pool = FakePool({shards[0].id: ["lost"]}, places=1)
+    assert len(committed(dispatched(pool, shards, Errors()))) == 64
+    assert pool.sizes[0] > 1
+    assert pool.sizes.count(1) >= pool.sizes[0], "the shards of the lost call shared a call again"
+
+
+def test_stops_submitting_after_enough_failed_shards() -> None:
+    shards = [shard(i) for i in range(50)]
+    pool = FakePool({shards[0].id: ["data"], shards[3].id: ["data"]}, places=1)
+    events = dispatched(pool, shards, Errors(stop_after_failed_shards=2))
+    assert len(failed(events)) == 2
+    assert len(committed(events)) == 2
+
+
+def test_a_model_that_fails_stops_at_once_whatever_the_budget() -> None:
+    shards = [shard(i) for i in range(50)]
+    events = dispatched(FakePool({shards[0].id: ["model"]}, places=1), shards, Errors(stop_after_failed_shards=10))
+    assert committed(events) == []
+
+
+def test_a_stop_drains_what_is_in_flight() -> None:
+    shards = [shard(i) for i in range(10)]
+    pool = FakePool({}, places=3)
+    events = dispatched(pool, shards, Errors(), stop=lambda: pool.seen.total() >= 1)
+    assert 1 <= len(committed(events)) <= 4
+    assert len(committed(events)) == pool.seen.total(), "a committed shard was not reported"
+
+
+def test_a_stop_gives_up_after_the_grace_period() -> None:
+    pool = FakePool({}, slow=True)
+    dispatched(pool, [shard(1)], Errors(grace_period=3), stop=lambda: pool.now > 1)
+    assert 3 <= pool.now < 10
+
+
+def test_a_stuck_call_is_given_up_and_its_shard_tried_again() -> None:
+    pool = FakePool({}, slow=True)
+    events = dispatched(pool, [shard(1)], Errors(shard_timeout=5))
+    assert committed(events) == [shard(1).id]
+    assert pool.abandoned == [1]
+    [again_] = [event for event in events if isinstance(event, Retried)]
+    assert "errors.shard_timeout=5 s" in again_.reason
+    assert shard(1).name in again_.reason
+
+
+@given(tries=st.integers(0, 60), jitter=st.floats(0, 1))
+def test_backoff_grows_within_bounds(tries: int, jitter: float) -> None:
+    assert 0 < backoff(tries, jitter) <= LONGEST_BACKOFF
+    assert backoff(tries, jitter) <= backoff(tries + 1, jitter)
+
+
+@given(st.lists(st.integers(0, 20 * MIB), min_size=1, max_size=100), st.integers(1, 64))
+def test_calls_never_starve_other_workers(sizes: list[int], workers: int) -> None:
+    pending = [Attempt(shard(i, size)) for i, size in enumerate(sizes)]
+    size = call_size(pending, workers)
+    assert 1 <= size <= max(1, len(pending) // (4 * workers))
+
+
+def test_a_failure_without_budget_ends() -> None:
+    assert again(Attempt(shard(1)), Failure("", "transient", ""), Errors(max_retries=0), 0, 0) is None
+
+
+WORDS = st.lists(st.sampled_from(["transient", "lost", "queued", "ok"]), max_size=4)
+
+
+@settings(deadline=None)
+@given(st.lists(WORDS, min_size=1, max_size=20), st.integers(1, 5), st.booleans())
+def test_under_any_schedule_within_budget_each_shard_is_committed_once(
+    script: list[list[str]], places: int, small: bool
+) -> None:
+    shards = [shard(i, 10 if small else 100 * MIB) for i in range(len(script))]
+    pool = FakePool({each.id: words for each, words in zip(shards, script, strict=True)}, places=places)
+    events = dispatched(pool, shards, Errors(max_retries=99, max_lost_workers=99))
+    assert committed(events) == [each.id for each in shards]
+    assert failed(events) == []
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(["transient", "lost", "data"]), max_size=6), min_size=1, max_size=20),
+    st.integers(1, 5),
+)
+def test_under_any_schedule_every_shard_is_accounted_for(script: list[list[str]], places: int) -> None:
+    shards = [shard(i) for i in range(len(script))]
+    pool = FakePool({each.id: words for each, words in zip(shards, script, strict=True)}, places=places)
+    events = dispatched(pool, shards, Errors(max_retries=1, max_lost_workers=1, stop_after_failed_shards=999))
+    told = [*committed(events), *(failure.shard for failure in failed(events))]
+    assert sorted(told) == [each.id for each in shards]
