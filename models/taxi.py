@@ -4,6 +4,7 @@
     python -m runner model=taxi model.payload_bytes=100MiB
 
 Also the shortest example of a loader: a function with typed arguments that returns a function of one batch.
+`network` is a small torch module over three of the rides' columns, for `job=classic_gpu`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from runner.types import ByteCount, Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
 
 def load(payload_bytes: ByteCount = 0) -> Predictor:
@@ -40,3 +42,17 @@ def load(payload_bytes: ByteCount = 0) -> Predictor:
         return pd.DataFrame({"score": even.fillna(False).astype(bool)})
 
     return predict
+
+
+def network(hidden: int = 64, seed: int = 0) -> torch.nn.Module:
+    """Return an untrained network from three numbers per ride to one, to be named by `model.module`.
+
+    Args:
+        hidden: Width of its hidden layer.
+        seed: Of its weights: the same seed, the same network.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(3, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 1))

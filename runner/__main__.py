@@ -13,9 +13,9 @@ def main(argv: list[str] | None = None) -> int:
 
         print(text(argv))
         return 0
-    from runner.cli import Command
+    from runner.cli import execute
 
-    return Command(argv).execute()
+    return execute(argv)
 
 
 if __name__ == "__main__":

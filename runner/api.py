@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,20 +12,29 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from runner.composition import Composer
     from runner.config import Checked
+    from runner.overrides import Examined
     from runner.report import Report
 
-Config = Mapping[str, Any] | str | Path
+Config = Mapping[str, Any] | str | os.PathLike[str]
+Model = Callable[[Any], Any]
 
 
-def run(config: Config | None = None, *, model: Callable[[Any], Any] | None = None) -> Report:
+def run(
+    config: Config | None = None, *, model: Model | None = None, config_dir: str | os.PathLike[str] | None = None
+) -> Report:
     """Run a job.
 
     Args:
         config: Keys of the command line to their values: `{"source": "parquet", "source.path": "in/", "mode": "inline"}`,
-            nested or with dots; or the path of a YAML file of the same. A group's key chooses its option when its value is
-            a text, and sets keys of the option when it is a mapping.
+            nested or with dots. A group's key chooses its option when its value is a text, and sets keys of the option
+            when it is a mapping. Or the path of a YAML file: of the same, a preset (`defaults: [override /mode: actors]`)
+            or a whole primary config (`defaults: [config, override source: parquet, _self_]`).
         model: A predictor, `batch -> predictions`, in place of the config's model. Also taken as the config's `model`.
+        config_dir: A folder with groups of your own, as `--config-dir`.
 
     Returns:
         The report of the complete job.
@@ -40,15 +51,18 @@ def run(config: Config | None = None, *, model: Callable[[Any], Any] | None = No
     """
     from runner import job
 
-    return job.run(_checked(config, model).job)
+    return job.run(_checked(config, model, config_dir).job)
 
 
-def plan(config: Config | None = None, *, model: Callable[[Any], Any] | None = None) -> list[str]:
+def plan(
+    config: Config | None = None, *, model: Model | None = None, config_dir: str | os.PathLike[str] | None = None
+) -> list[str]:
     """What `action=plan` prints: shards, what is done, and what fits; runs nothing.
 
     Args:
         config: As for `run`.
         model: As for `run`.
+        config_dir: As for `run`.
 
     Returns:
         Lines.
@@ -58,72 +72,128 @@ def plan(config: Config | None = None, *, model: Callable[[Any], Any] | None = N
     """
     from runner.preview import preview
 
-    return preview(_checked(config, model).job)
+    return preview(_checked(config, model, config_dir).job)
 
 
-def _checked(config: Config | None, model: Callable[[Any], Any] | None) -> Checked:
-    from runner.config import check, register, unknown_keys
+@dataclass(frozen=True)
+class _Given:
+    """What was given, sorted out.
 
-    values = _flat(_read(config))
+    Attributes:
+        values: Dotted keys.
+        preset: The content of a preset file.
+        name: The primary config.
+        folders: With groups of their own.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    preset: Any = None
+    name: str = "config"
+    folders: Sequence[Path] = ()
+
+
+def _checked(config: Config | None, model: Model | None, config_dir: str | os.PathLike[str] | None) -> Checked:
+    from runner.composition import composer, use
+    from runner.config import Known, check
+
+    given = _given(config)
+    values = dict(given.values)
     if callable(values.get("model")):
         model = values.pop("model")
-    choices, keys = _split(values)
-    if model is not None:
-        choices.setdefault("model", "custom")
-    _, problems = unknown_keys([f"{key}=" for key in values])
-    register()
-    cfg = _composed([f"{group}={option}" for group, option in choices.items()])
-    from omegaconf import OmegaConf
-
-    for key, value in keys.items():
-        if not any(problem.startswith(f"{key}:") for problem in problems):
-            OmegaConf.update(cfg, key, value, force_add=True)
-    run_dir = Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
-    return check(cfg, run_dir, model=model, problems=problems)
+    with composer([*([Path(config_dir)] if config_dir else []), *given.folders], given.name) as hydra:
+        examined, keys = _examined(given, values, hydra, model)
+        base = hydra.common(examined)
+        _update(base, keys, examined)
+        run_dir = Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+        return check(use(hydra.job(base)), run_dir, Known(examined.problems, examined.broken, model=model))
 
 
-def _read(config: Config | None) -> Mapping[str, Any]:
+# ---------------------------------------------------------------- what was given
+
+
+def _given(config: Config | None) -> _Given:
     if config is None:
-        return {}
+        return _Given()
     if isinstance(config, Mapping):
-        return config
+        return _Given(_flat(config))
+    if not isinstance(config, str | os.PathLike):
+        raise ConfigError(f"{config!r}: expected a mapping of keys to values, or the path of a YAML file of them")
+    return _from_file(Path(config))
+
+
+def _from_file(file: Path) -> _Given:
+    content = _read(file)
+    if "defaults" not in content:
+        return _Given(_flat(content))
+    if "config" in content["defaults"]:
+        return _Given(name=file.stem, folders=[file.parent])
+    return _Given(preset=content, folders=[file.parent.parent] if file.parent.name == "job" else [])
+
+
+def _read(file: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    if not Path(config).is_file():
-        raise ConfigError(f"{config}: there is no such file; expected a YAML file with the keys of the command line")
-    content = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
+    if not file.is_file():
+        raise ConfigError(f"{file}: there is no such file; expected a YAML file with the keys of the command line")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:
+        raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{config}: expected a mapping of keys to values")
+        raise ConfigError(f"{file}: expected a mapping of keys to values")
     return {str(key): value for key, value in content.items()}
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings of the groups as dotted keys, one level deep: deeper ones are values."""
+def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
+    """Nested mappings as dotted keys, one level deep: deeper ones are values."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, Mapping) and "." not in key:
+        if isinstance(value, Mapping) and value and "." not in str(key):
             flat |= {f"{key}.{name}": each for name, each in value.items()}
         else:
-            flat[key] = value
+            flat[str(key)] = value
     return flat
 
 
-def _split(values: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Choices of groups, and the other keys."""
-    from runner.config import GROUPS
-
-    choices = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
-    return choices, {key: value for key, value in values.items() if key not in choices}
+# ---------------------------------------------------------------- into one config
 
 
-def _composed(overrides: list[str]) -> Any:
-    from hydra import compose, initialize_config_dir
+def _examined(
+    given: _Given, values: Mapping[str, Any], hydra: Composer, model: Model | None
+) -> tuple[Examined, dict[str, Any]]:
+    """Choices of options as overrides, and the other keys."""
+    from runner.composition import register_preset
+    from runner.overrides import GROUPS, examine, implied, unknown
 
-    from runner.cli import explain
-    from runner.help import CONF
+    choices = {key: value for key, value in values.items() if key in GROUPS and value != {}}
+    keys = {key: value for key, value in values.items() if key not in GROUPS}
+    chosen = [f"{group}={_option(option)}" for group, option in choices.items()]
+    if given.preset is not None:
+        chosen.append(f"job={register_preset(given.preset)}")
+    if model is not None and not any(key.partition(".")[0] == "model" for key in values):
+        chosen.append("model=custom")
+    chosen += implied([*chosen, *(f"{key}=" for key in keys)])
+    examined = examine(chosen, lambda group: hydra.options(group, ()), sweep=False)
+    examined.problems += [problem for key in keys if (problem := unknown(key))]
+    if model is not None:
+        examined.problems += [
+            f"{key}: has no effect beside a model given in Python" for key in values if key.startswith("model")
+        ]
+    return examined, {key: value for key, value in keys.items() if not unknown(key)}
 
-    try:
-        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            return compose("config", overrides)
-    except Exception as error:
-        raise ConfigError(explain(error)) from error
+
+def _option(value: Any) -> str:
+    if value is None:
+        return "null"
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def _update(cfg: DictConfig, keys: Mapping[str, Any], examined: Examined) -> None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for key, value in keys.items():
+        try:
+            OmegaConf.update(cfg, key, value, force_add=True)
+        except OmegaConfBaseException as error:
+            examined.refuse(f"{key}: {str(error).splitlines()[0]}", key)

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from runner.schemas import BadPredictions as BadPredictions
+from runner.schemas import DoesNotFit as DoesNotFit
+from runner.schemas import conform as conform
+from runner.schemas import fixed_schema as fixed_schema
+from runner.schemas import parse_schema as parse_schema
+from runner.schemas import parse_type as parse_type
 from runner.types import Input
 
 if TYPE_CHECKING:
@@ -12,14 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DEFAULT_NAME = "prediction"
-
-
-class BadPredictions(ValueError):
-    """What the predictor returned cannot be the predictions of its batch."""
-
-
-class DoesNotFit(ValueError):
-    """A prediction that the fixed output schema cannot hold."""
 
 
 def rebatch(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -100,7 +98,16 @@ def to_table(predictions: Any, rows: int) -> pa.Table:
     Raises:
         BadPredictions: Another type, or another number of rows.
     """
-    table = _tabled(predictions)
+    import pyarrow as pa
+
+    try:
+        table = _tabled(predictions)
+    except BadPredictions:
+        raise
+    except (pa.ArrowException, ValueError, TypeError) as mixed:
+        raise BadPredictions(
+            f"the predictor returned {type(predictions).__name__} that Arrow cannot hold: {mixed}"
+        ) from mixed
     if table.num_rows != rows:
         raise BadPredictions(
             f"the predictor returned {table.num_rows} predictions for a batch of {rows} rows; one per row is expected"
@@ -118,23 +125,26 @@ def _tabled(predictions: Any) -> pa.Table:
     if isinstance(predictions, pa.RecordBatch):
         return pa.Table.from_batches([predictions])
     if _is_a(predictions, "pandas", "DataFrame"):
-        return _from_frame(predictions)
+        return pa.Table.from_pandas(
+            predictions.set_axis(list(map(str, predictions.columns)), axis=1), preserve_index=False
+        )
     if isinstance(predictions, Mapping):
-        return pa.table({str(name): _column(values) for name, values in predictions.items()})
+        return _from_columns(predictions)
+    if fields := getattr(getattr(predictions, "dtype", None), "names", None):  # a structured array
+        return _from_columns({field: predictions[field] for field in fields})
     name = getattr(predictions, "name", None) if _is_a(predictions, "pandas", "Series") else None
     return pa.table({DEFAULT_NAME if name is None else str(name): _column(predictions)})
+
+
+def _from_columns(columns: Mapping[Any, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table([_column(values) for values in columns.values()], names=[str(name) for name in columns])
 
 
 def _is_a(value: Any, package: str, name: str) -> bool:
     """Whether a value is of a class that may not be imported: then no value is."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(value).__mro__)
-
-
-def _from_frame(frame: Any) -> pa.Table:
-    import pyarrow as pa
-
-    named = frame.rename(columns=str)
-    return pa.Table.from_pandas(named, preserve_index=False)
 
 
 def _column(values: Any) -> pa.Array | pa.ChunkedArray:
@@ -143,17 +153,25 @@ def _column(values: Any) -> pa.Array | pa.ChunkedArray:
 
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
-    if _is_a(values, "torch", "Tensor"):
-        values = values.detach().cpu().numpy()
-    if _is_a(values, "pandas", "Series"):
+    if _is_a(values, "pandas", "Series") or _is_a(values, "pandas", "ExtensionArray"):
         return pa.array(values, from_pandas=True)
-    if isinstance(values, np.ndarray):
-        return _from_numpy(values)
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return _from_sequence(values)
+    if _is_a(values, "torch", "Tensor"):
+        return _from_numpy(_from_tensor(values))
+    if hasattr(values, "__array__"):  # NumPy's own, and what turns into it: an index, a tensor of another library
+        return _from_numpy(np.asanyarray(values))
     raise BadPredictions(
-        f"the predictor returned {type(values).__name__}; expected a DataFrame, Series, dict of columns, array, tensor, list or Arrow table"
+        f"the predictor returned {type(values).__name__}; expected a DataFrame, Series, dict of columns, array, tensor, "
+        "list or Arrow table"
     )
+
+
+def _from_tensor(tensor: Any) -> np.ndarray[Any, Any]:
+    """The tensor's values; NumPy lacks bfloat16, of which float32 holds every value."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    values: np.ndarray[Any, Any] = (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
+    return values
 
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> pa.Array:
@@ -162,10 +180,13 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> pa.Array:
 
     if array.ndim == 0:
         raise BadPredictions("the predictor returned a single value; one prediction per row is expected")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim == 1:
         return pa.array(array)
     width = int(np.prod(array.shape[1:]))
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(array).reshape(-1)), width)
+    flat = array.reshape(-1) if isinstance(array, np.ma.MaskedArray) else np.ascontiguousarray(array).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
 
 
 def _from_sequence(values: Sequence[Any]) -> pa.Array:
@@ -173,103 +194,11 @@ def _from_sequence(values: Sequence[Any]) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    plain = [v.detach().cpu().numpy() if _is_a(v, "torch", "Tensor") else v for v in values]
-    if plain and all(isinstance(v, np.ndarray) for v in plain) and len({v.shape for v in plain}) == 1:
+    plain = [_from_tensor(v) if _is_a(v, "torch", "Tensor") else v for v in values]
+    if (
+        plain
+        and all(isinstance(v, np.ndarray | np.generic) for v in plain)
+        and len({(v.shape, v.dtype) for v in plain}) == 1
+    ):
         return _from_numpy(np.stack(plain))
-    try:
-        return pa.array([v.item() if isinstance(v, np.generic) else v for v in plain])
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as mixed:
-        raise BadPredictions(f"the predictor returned a list that is not of one type: {mixed}") from mixed
-
-
-# ---------------------------------------------------------------- the schema of every part
-
-
-def parse_schema(types: Mapping[str, str]) -> pa.Schema:
-    """A declared `predict.output_schema`.
-
-    Raises:
-        ValueError: A type name that Arrow does not know, named with its column.
-    """
-    import pyarrow as pa
-
-    return pa.schema([pa.field(name, parse_type(name, spelled)) for name, spelled in types.items()])
-
-
-def parse_type(name: str, spelled: str) -> pa.DataType:
-    """`double`, `string`, `timestamp[us]`, `list<float>`, or `list<float>[384]` for vectors of one length."""
-    import re
-
-    import pyarrow as pa
-
-    if nested := re.fullmatch(r"list<(.+)>(?:\[(\d+)\])?", spelled.replace(" ", "")):
-        inner, size = parse_type(name, nested[1]), nested[2]
-        return pa.list_(inner, int(size)) if size else pa.list_(inner)
-    try:
-        return pa.type_for_alias(spelled)
-    except ValueError:
-        raise ValueError(
-            f"{name}: {spelled!r} is not a type; expected one such as bool, int64, float, double, string, binary, date32, "
-            "timestamp[us], list<double> or list<float>[384]"
-        ) from None
-
-
-def fixed_schema(probed: pa.Schema) -> pa.Schema:
-    """The schema that a probe fixes, each type normalised to the one that later batches can be cast to.
-
-    Raises:
-        BadPredictions: A column of which the probe saw only nulls.
-    """
-    import pyarrow as pa
-
-    if nulls := [column.name for column in probed if pa.types.is_null(column.type)]:
-        raise BadPredictions(
-            f"the predictions {', '.join(map(repr, nulls))} are all null in the first batch, so their type is not known; "
-            f"declare it: predict.output_schema={{{nulls[0]}: double, ...}} (all columns)"
-        )
-    return pa.schema([pa.field(column.name, _normalised(column.type)) for column in probed])
-
-
-def _normalised(kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(kind):
-        return _normalised(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_normalised(kind.value_type), kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(_normalised(kind.value_type))
-    return kind
-
-
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast predictions to the fixed schema, without loss.
-
-    Raises:
-        BadPredictions: A column is missing or new.
-        DoesNotFit: A value that the fixed type cannot hold.
-    """
-    if table.schema.equals(schema):
-        return table
-    if set(table.column_names) != set(schema.names):
-        raise BadPredictions(
-            f"the predictor returned the columns {table.column_names}, but the first batch fixed {schema.names}"
-        )
-    return _cast(table.select(schema.names), schema)
-
-
-def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    import pyarrow as pa
-
-    columns = []
-    for field in schema:
-        try:
-            columns.append(table.column(field.name).cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as lossy:
-            raise DoesNotFit(
-                f"prediction {field.name!r} is fixed as {field.type}, and this batch holds {table.column(field.name).type} values that do "
-                f"not fit ({str(lossy).splitlines()[0]}); declare a wider type: predict.output_schema={{{field.name}: ...}}"
-            ) from lossy
-    return pa.table(columns, schema=schema)
+    return pa.array([v.item() if isinstance(v, np.generic) and v.dtype.kind in "biufSU" else v for v in plain])

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from runner.types import Done, Errors, Failure, Lost, Outcome, Pool, Probe, Receipt, Shard, Work
+from runner.care import CARELESS, Care
+from runner.types import Done, Errors, Failure, FailureKind, Lost, Outcome, Pool, Probe, Receipt, Shard, Work
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 30.0
@@ -27,6 +28,7 @@ class Attempt:
 
     Attributes:
         alone: Whether it must have a call of its own, because its last call was lost.
+        care: How it is to be predicted, after what happened to it.
     """
 
     shard: Shard
@@ -34,6 +36,7 @@ class Attempt:
     lost: int = 0
     not_before: float = 0.0
     alone: bool = False
+    care: Care = CARELESS
 
 
 class Retried(NamedTuple):
@@ -65,8 +68,10 @@ def again(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter
     if failure.kind == "transient" and attempt.retries < policy.max_retries:
         wait = backoff(attempt.retries, jitter)
         return replace(attempt, retries=attempt.retries + 1, not_before=now + wait)
-    if failure.kind in {"lost", "timeout"} and attempt.lost < policy.max_lost_workers:
-        return replace(attempt, lost=attempt.lost + 1, not_before=now + backoff(attempt.lost, jitter), alone=True)
+    if failure.kind in {"lost", "memory", "timeout"} and attempt.lost < policy.max_lost_workers:
+        lost = attempt.lost + 1
+        care = attempt.care.after_loss(lost, memory=failure.kind == "memory")
+        return replace(attempt, lost=lost, not_before=now + backoff(attempt.lost, jitter), alone=True, care=care)
     return None
 
 
@@ -105,7 +110,7 @@ class Dispatcher:
     def __init__(
         self,
         pool: Pool,
-        work: Callable[[tuple[Shard, ...]], Work],
+        work: Callable[[tuple[Shard, ...], Care], Work],
         policy: Errors,
         *,
         stop: Callable[[], bool] = lambda: False,
@@ -161,7 +166,9 @@ class Dispatcher:
             call = Call(tuple(self._pending.popleft() for _ in range(size)))
             self._tickets += 1
             self._calls[self._tickets] = call
-            self._pool.submit(self._tickets, self._work(tuple(attempt.shard for attempt in call.attempts)))
+            self._pool.submit(
+                self._tickets, self._work(tuple(attempt.shard for attempt in call.attempts), call.attempts[0].care)
+            )
 
     def _wake(self) -> None:
         now = self._now()
@@ -194,7 +201,8 @@ class Dispatcher:
         self.lost_workers += lost.counted
         for attempt in call.attempts:
             if lost.counted:
-                yield from self._failure(attempt, Failure(attempt.shard.id, "lost", lost.reason))
+                kind: FailureKind = "memory" if lost.memory else "lost"
+                yield from self._failure(attempt, Failure(attempt.shard.id, kind, lost.reason))
             else:
                 self._pending.appendleft(attempt)
 

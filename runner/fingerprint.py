@@ -10,7 +10,7 @@ from runner.errors import ConfigError
 from runner.storage import absolute, digest
 
 if TYPE_CHECKING:
-    from runner.job import Job
+    from runner.spec import Job
 
 PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
 

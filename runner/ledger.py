@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from runner import planning
+from runner import planning, quarantine
 from runner.errors import Incomplete, SinkRefused
 from runner.storage import Store
 from runner.types import File, Receipt, SaveMode, Shard, Sink, Stages
@@ -29,6 +29,10 @@ FLUSH_SECONDS = 10.0
 OUR_RECORDS = re.compile(
     r"_runner/(recipe\.json|manifest\.json|plan-\d{6}\.parquet|quarantine/part-\d{8}-[0-9a-f]{16}\.parquet"
     r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html))"
+)
+OUR_TEMPORARY = re.compile(
+    r"(.*/)?\.(part-\d{8}-[0-9a-f]{16}\.\w+|_SUCCESS|(recipe|manifest|mark|report)\.json|plan-\d{6}\.parquet|receipts-\d+\.jsonl)"
+    r"\.[0-9a-f]{8}\.tmp"
 )
 NAMED = 3  # files that a message names before it counts the rest
 
@@ -164,6 +168,14 @@ class Ledger:
     def _visible(self) -> list[str]:
         return [name for name in self._listed if not any(segment.startswith(("_", ".")) for segment in name.split("/"))]
 
+    def listed(self, name: str) -> bool:
+        """Whether the last listing had this file."""
+        return name in self._listed
+
+    def below(self, prefix: str) -> list[str]:
+        """The listed files whose path begins so."""
+        return sorted(name for name in self._listed if name.startswith(prefix))
+
     def strangers(self) -> list[str]:
         """Visible files that no record of ours names."""
         ours = {self.part(shard) for shard in self.shards}
@@ -195,10 +207,11 @@ class Ledger:
             self.recorded = theirs
         return self.recorded
 
-    def rewrite_recipe(self, recipe: Recorded) -> None:
+    def rewrite_recipe(self, recipe: Recorded) -> Recorded:
         """Replace the recipe: a difference was accepted, or the first row ever fixed the output schema."""
         self.store.replace(RECIPE, recipe.to_json())
         self.recorded = recipe
+        return recipe
 
     def record_plan(self, shards: Sequence[Shard]) -> None:
         """Create the next plan; what another run created first is followed instead."""
@@ -217,6 +230,12 @@ class Ledger:
         else:
             self._listed[name] = 0
             self.plans = self._read_plans()
+
+    def drop_stale_temporaries(self) -> None:
+        """Delete what killed runs left half written on a local disk."""
+        for name in self._listed:
+            if OUR_TEMPORARY.fullmatch(name):
+                self.store.delete(name)
 
     def next_sequence(self) -> int:
         """The number of the first shard of a further plan."""
@@ -249,8 +268,11 @@ class Ledger:
 
     # ------------------------------------------------ the end
 
-    def finish(self) -> None:
+    def finish(self, skipped: Iterable[str] = ()) -> None:
         """Prove by a fresh listing that every planned part is there, write the manifest, then `_SUCCESS`.
+
+        Args:
+            skipped: Input files that were left out by name.
 
         Raises:
             Incomplete: The listing and the plans differ: which files.
@@ -261,15 +283,29 @@ class Ledger:
         if missing or (strangers := self.strangers()):
             what = f"{named(missing)} missing" if missing else f"{named(strangers)} not ours"
             raise Incomplete(f"sink.path={self.store.root}: at the end the listing and the plans differ: {what}")
-        self.store.replace(MANIFEST, json.dumps(self._manifest(), indent=1).encode())
+        receipts = self._all_receipts()
+        self._drop_stale_quarantine(receipts)
+        skipped = {*skipped, *self.skipped()}
+        self.store.replace(MANIFEST, json.dumps(self._manifest(receipts, skipped), indent=1).encode())
         self.store.replace(SUCCESS, b"")
 
-    def _manifest(self) -> dict[str, Any]:
-        receipts = self._all_receipts()
+    def skipped(self) -> list[str]:
+        """The input files that the manifest says were left out: a part that was committed without a file stays without it."""
+        text = self.store.read(MANIFEST) if MANIFEST in self._listed else None
+        return [] if text is None else json.loads(text).get("skipped", [])
+
+    def _drop_stale_quarantine(self, receipts: Mapping[str, Receipt]) -> None:
+        """A try that died after its quarantine may have been followed by one without bad rows: its file says nothing true."""
+        for shard in self.shards:
+            receipt = receipts.get(shard.id)
+            if receipt is not None and not receipt.rows_quarantined and quarantine.file_name(shard) in self._listed:
+                self.store.delete(quarantine.file_name(shard))
+
+    def _manifest(self, receipts: Mapping[str, Receipt], skipped: Iterable[str]) -> dict[str, Any]:
         assert self.recorded is not None
         parts = [self._manifest_part(shard, receipts.get(shard.id)) for shard in self.shards]
         totals = {key: sum(part[key] for part in parts) for key in ("rows_in", "rows_out", "rows_quarantined", "bytes")}
-        return {"fingerprint": self.recorded.fingerprint, **totals, "parts": parts}
+        return {"fingerprint": self.recorded.fingerprint, **totals, "skipped": sorted(skipped), "parts": parts}
 
     def _manifest_part(self, shard: Shard, receipt: Receipt | None) -> dict[str, Any]:
         found = receipt or self._read_back(shard)
@@ -304,9 +340,21 @@ class Ledger:
         import hashlib
 
         content = self.store.read(self.part(shard)) or b""
-        rows = self._sink.count_rows(content)
+        rows, bad = self._sink.count_rows(content), self.quarantined(shard)
         checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        return Receipt(shard.id, rows, rows, 0, len(content), checksum, Stages(), "")
+        return Receipt(shard.id, rows + bad, rows, bad, len(content), checksum, Stages(), "")
+
+    def quarantined(self, shard: Shard) -> int:
+        """Rows in the shard's quarantine file."""
+        import pyarrow.parquet as pq
+
+        name = quarantine.file_name(shard)
+        return int(pq.read_metadata(io.BytesIO(self.store.read(name) or b"")).num_rows) if name in self._listed else 0
+
+    def seen_before(self) -> tuple[int, int]:
+        """Rows read and rows quarantined by earlier runs, as far as their receipts tell."""
+        receipts = self._all_receipts().values()
+        return sum(receipt.rows_in for receipt in receipts), sum(receipt.rows_quarantined for receipt in receipts)
 
     def wipe(self) -> Ledger:
         """Delete what our own records name, and nothing else; `_SUCCESS` first, so that no reader trusts the rest."""
@@ -369,6 +417,7 @@ def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, a
     Returns:
         The ledger to go on with.
     """
+    ledger.drop_stale_temporaries()
     if ledger.differences(fields, accept) or (save_mode == "overwrite" and ledger.complete):
         return ledger.wipe()
     if (different := ledger.differences(fields)) and ledger.recorded is not None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
@@ -85,6 +86,11 @@ def _shard_id(fragments: Iterable[Fragment], fingerprint: str) -> str:
     for fragment in fragments:
         total.update(json.dumps([fragment.file.path, fragment.file.version, fragment.row_groups]).encode())
     return total.hexdigest()
+
+
+def is_skipped(path: str, skip: Sequence[str]) -> bool:
+    """Whether one of the paths, file names or patterns (`fnmatch`) names this file."""
+    return any(path == each or fnmatchcase(path, each) or path.rpartition("/")[2] == each for each in skip)
 
 
 def execution_order(shards: Iterable[Shard]) -> list[Shard]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from runner.job import Job, look, open_ledger, setup_of
+from runner.job import open_ledger, setup_of
 from runner.planning import Fit, demands
 from runner.report import counted, size
+from runner.spec import Job
+from runner.survey import look
 from runner.types import Shard
 
 SHOWN = 20

@@ -5,6 +5,7 @@ Nothing here does work: values are frozen dataclasses, seams are Protocols. Heav
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,9 @@ class Reader(Protocol):
             columns: Only these, in this order; `None` for all that the reader was made for.
         """
 
+    def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
+        """The rows of these numbers within the file, ascending, with every column that is stored."""
+
     def positions(self, fragment: Fragment) -> Iterator[int]:
         """Yield, for each row that `read` yields, its number within the file, from 0."""
 
@@ -233,6 +237,8 @@ class Errors:
     Attributes:
         on_bad_rows: `fail` the job, or put the guilty rows into `quarantine`.
         max_bad_rows: Budget for quarantine: a count (integer) or a fraction of the rows seen.
+        on_nan: Whether a row whose prediction is NaN is kept, or bad.
+        skip_files: Input files to leave out, by path or pattern: a loss that is accepted by name and recorded.
         stop_after_failed_shards: Stop submitting after this many shards have failed for good.
         max_retries: Further tries per shard after transient storage errors.
         max_lost_workers: Further tries per shard after its worker died.
@@ -242,11 +248,24 @@ class Errors:
 
     on_bad_rows: Literal["fail", "quarantine"] = "fail"
     max_bad_rows: int | float = 0.01
+    on_nan: Literal["keep", "quarantine"] = "keep"
+    skip_files: list[str] = field(default_factory=list)
     stop_after_failed_shards: Positive = 1
     max_retries: Count = 4
     max_lost_workers: Count = 3
     shard_timeout: Seconds | None = None
     grace_period: Seconds = 20.0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """How `action=verify` proves.
+
+    Attributes:
+        deep: Whether the inputs are read again, and their rows counted.
+    """
+
+    deep: bool = False
 
 
 @dataclass(frozen=True)
@@ -301,7 +320,7 @@ class Receipt:
     complaints: tuple[str, ...] = ()
 
 
-FailureKind = Literal["data", "model", "transient", "storage", "lost", "timeout"]
+FailureKind = Literal["data", "model", "transient", "storage", "lost", "memory", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -348,10 +367,12 @@ class Lost:
     Attributes:
         reason: For people.
         counted: Whether the shard may be to blame: a call that was only queued on a dead worker is not.
+        memory: Whether it was killed for its memory: then less is tried at once.
     """
 
     reason: str
     counted: bool = True
+    memory: bool = False
 
 
 class Done(NamedTuple):
@@ -364,7 +385,7 @@ class Done(NamedTuple):
 class Work(Protocol):
     """What a worker is asked to do; knows nothing of who executes it."""
 
-    def run(self, obtain: Callable[[], Predictor]) -> Answer:
+    def run(self, model: Model) -> Answer:
         """Do it, getting the predictor when it is needed; what fails is in the answer."""
 
 
@@ -403,6 +424,16 @@ class Mode(Protocol):
         """How many workers fit at once; `None` where there are no workers."""
 
 
+class Model(Protocol):
+    """The model as a worker process holds it."""
+
+    def obtain(self) -> Predictor:
+        """The predictor, loaded once per process."""
+
+    def portable(self) -> bytes:
+        """A pickled pair of (is it a loader, the loader or predictor), for a process without Ray."""
+
+
 class ModelSource:
     """Where workers get the predictor: loaded on the driver and shared, or by the loader in each worker process.
 
@@ -423,6 +454,10 @@ class ModelSource:
             self._predictor = self.load()
             self.seconds = time.perf_counter() - started
         return self._predictor
+
+    def portable(self) -> bytes:
+        """The loader: nothing of this process is needed to call it again."""
+        return pickle.dumps((True, self.load))
 
 
 @dataclass(frozen=True)

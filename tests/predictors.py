@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -124,3 +126,70 @@ def vectors() -> Predictor:
         return {"score": x.astype("float32"), "vector": np.stack([x, x + 1], axis=1), "label": [f"é{v}" for v in x]}
 
     return predict
+
+
+def poisoned(values: list[int]) -> Predictor:
+    """Doubles, and raises for a batch that holds any of `values`."""
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        if bad := sorted(set(values) & set(batch["x"])):
+            raise ArithmeticError(f"cannot predict {bad[0]}")
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def odd() -> Predictor:
+    """A whole number for every row but one."""
+    return lambda batch: pd.DataFrame({"y": [v + 0.5 if v == 11 else float(v) for v in batch["x"]]})
+
+
+def leaving(value: int) -> Predictor:
+    """Calls `sys.exit` for one value."""
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        if (batch["x"] == value).any():
+            sys.exit(0)
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def deadly(value: int, how: str) -> Predictor:
+    """Takes its process down at every batch that holds `value`."""
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        if (batch["x"] == value).any():
+            os._exit(13) if how == "exit" else os.kill(os.getpid(), signal.SIGSEGV)
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def hungry(rows: int) -> Predictor:
+    """Cannot hold more than `rows` rows at once."""
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        if len(batch) > rows:
+            raise MemoryError
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def counting_children() -> Predictor:
+    """Predicts its process's number; dies of -1, and refuses 0."""
+
+    def predict(batch: pd.DataFrame) -> list[int]:
+        if batch["x"][0] == -1:
+            os._exit(7)
+        if batch["x"][0] == 0:
+            raise ValueError("zero")
+        return [os.getpid()] * len(batch)
+
+    return predict
+
+
+def not_a_number() -> Predictor:
+    """NaN for every tenth row."""
+    return lambda batch: np.where(batch["x"] % 10 == 3, np.nan, batch["x"] * 1.0)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.care import Care
 from runner.dispatch import LONGEST_BACKOFF, Attempt, Dispatcher, Event, Retried, again, backoff, call_size
 from runner.types import (
     Done,
@@ -19,8 +20,8 @@ from runner.types import (
     File,
     Fragment,
     Lost,
+    Model,
     Outcome,
-    Predictor,
     Receipt,
     Shard,
     Stages,
@@ -43,8 +44,9 @@ class Asked:
     """Work that only carries its shards to the fake pool."""
 
     shards: tuple[Shard, ...]
+    care: Care
 
-    def run(self, obtain: Callable[[], Predictor]) -> list[Outcome]:
+    def run(self, model: Model) -> list[Outcome]:
         raise NotImplementedError
 
 

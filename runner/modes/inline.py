@@ -44,7 +44,7 @@ class InlinePool:
             time.sleep(timeout)
             return []
         ticket, work = self.queue.pop()
-        return [Done(ticket, work.run(self.model.obtain))]
+        return [Done(ticket, work.run(self.model))]
 
     def running(self) -> list[int]:
         """Nothing runs while nobody waits."""

@@ -44,6 +44,14 @@ class Box:
             limit_threads(self.num_threads)  # once more: the model may have brought native libraries of its own
         return _models[self.key]
 
+    def portable(self) -> bytes:
+        """For a child of this worker process, which has no Ray."""
+        import ray
+        from ray import cloudpickle
+
+        packed: bytes = cloudpickle.dumps((self.holds_loader, ray.get(self.reference)))
+        return packed
+
 
 def box(model: ModelSource, setup: Setup) -> Box:
     """Put the model, or its loader, into the object store once.
@@ -69,7 +77,7 @@ def execute(model: Box, work: Work) -> Answer:
     """Do one call's work in this worker process."""
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
-    return work.run(model.obtain)
+    return work.run(model)
 
 
 def result_of(reference: Any) -> Answer | Lost:
@@ -80,6 +88,8 @@ def result_of(reference: Any) -> Answer | Lost:
         answer: Answer = ray.get(reference)
     except ray.exceptions.ActorUnavailableError as unreachable:
         return Lost(_line(unreachable), counted=False)
+    except ray.exceptions.OutOfMemoryError as killed:
+        return Lost(_line(killed), memory=True)
     except (ray.exceptions.RayError, SystemExit) as lost:
         return Lost(_line(lost))
     return answer

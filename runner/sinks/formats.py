@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from runner.batches import rebatch
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 MOST_GROUP_ROWS = 131_072
 GROUP_BYTES = 64 * 1024**2
 VARIABLE_WIDTH = 64
+LINES = 8192
+ARROW_COMPRESSIONS = ("zstd", "lz4", "none")
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
 
@@ -57,6 +60,58 @@ def _width(kind: pa.DataType) -> int:
         return VARIABLE_WIDTH
 
 
+# ---------------------------------------------------------------- what is written
+
+
+def stored_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema as parts hold it: values as they are, not as batches happened to encode them, and no metadata."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(column.name, _stored_type(column.type)) for column in schema])
+
+
+def _stored_type(kind: pa.DataType) -> pa.DataType:
+    """Dictionaries differ from batch to batch, and views share buffers: neither may show in the bytes."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _stored_type(kind.value_type)
+    views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return views.get(kind, kind)
+
+
+def grouped(schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The tables in the stored schema, regrouped by rows: how they come in pieces does not show."""
+    import pyarrow as pa
+
+    for table in rebatch((each.cast(schema) for each in tables), group_rows(schema)):
+        yield pa.table([_whole(column) for column in table.columns], schema=schema)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """One array without an offset, and with nothing left over under its nulls."""
+    import numpy as np
+    import pyarrow as pa
+
+    array = pa.concat_arrays([pa.array([], column.type), *column.chunks])
+    return array.take(pa.array(np.arange(len(array))))
+
+
+def unwritable(format: Format, schema: pa.Schema) -> list[str]:  # noqa: A002
+    """The columns that a format cannot hold, each with its type: found out by writing a null."""
+    import pyarrow as pa
+
+    def writes(column: pa.Field) -> bool:
+        alone = pa.schema([column])
+        try:
+            format.write(io.BytesIO(), alone, iter([pa.table([pa.nulls(1, column.type)], schema=alone)]))
+        except (pa.ArrowException, NotImplementedError, TypeError):
+            return False
+        return True
+
+    return [f"{column.name} ({column.type})" for column in stored_schema(schema) if not writes(column)]
+
+
 @dataclass(frozen=True)
 class Parquet:
     """Parquet with fixed row groups."""
@@ -64,20 +119,18 @@ class Parquet:
     compression: Compression
 
     def refusal(self, schema: pa.Schema) -> str | None:
-        """Anything but an empty struct goes."""
-        import pyarrow as pa
-
-        empty = [column.name for column in schema if pa.types.is_struct(column.type) and not column.type.num_fields]
-        return f"parquet cannot hold the empty structs {empty}" if empty else None
+        """Empty structs, unions and intervals do not go."""
+        found = unwritable(self, schema)
+        return f"parquet cannot hold {', '.join(found)}; take sink=arrow or jsonl" if found else None
 
     def write(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         """Write one row group at a time."""
         import pyarrow.parquet as pq
 
-        rows = group_rows(schema)
-        with pq.ParquetWriter(file, schema, compression=self.compression, store_schema=True) as writer:
-            for table in rebatch(tables, rows):
-                writer.write_table(table, row_group_size=rows)
+        stored = stored_schema(schema)
+        with pq.ParquetWriter(file, stored, compression=self.compression, store_schema=True) as writer:
+            for table in grouped(stored, tables):
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     def count_rows(self, content: bytes) -> int:
         """From the footer."""
@@ -88,43 +141,55 @@ class Parquet:
 
 @dataclass(frozen=True)
 class Csv:
-    """CSV with a header."""
+    """CSV with a header. An empty cell is null, a quoted empty cell an empty string."""
 
     def refusal(self, schema: pa.Schema) -> str | None:
-        """Cells hold scalars only."""
+        """Cells hold scalars that have a text."""
         import pyarrow as pa
 
-        nested = [f"{column.name} ({column.type})" for column in schema if pa.types.is_nested(column.type)]
-        return f"csv cannot hold {', '.join(nested)}; take sink=parquet, jsonl or arrow" if nested else None
+        binary = {pa.binary(), pa.large_binary()}
+        raw = [f"{c.name} ({c.type})" for c in stored_schema(schema) if c.type in binary]
+        found = raw + unwritable(self, schema)
+        return f"csv cannot hold {', '.join(found)}; take sink=parquet, jsonl or arrow" if found else None
 
     def write(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         """Write batch by batch."""
         from pyarrow import csv
 
-        with csv.CSVWriter(file, schema) as writer:
+        stored = stored_schema(schema)
+        with csv.CSVWriter(file, stored) as writer:
             for table in tables:
-                writer.write_table(table)
+                writer.write_table(table.cast(stored))
 
     def count_rows(self, content: bytes) -> int:
-        """By parsing it."""
+        """By parsing it; in a file of one column, a blank line is a null."""
         from pyarrow import csv
 
-        parse = csv.ParseOptions(newlines_in_values=True)
-        return int(csv.read_csv(io.BytesIO(content), parse_options=parse).num_rows)
+        names = csv.open_csv(
+            io.BytesIO(content), read_options=csv.ReadOptions(block_size=len(content) + 1)
+        ).schema.names
+        reader = csv.open_csv(
+            io.BytesIO(content),
+            read_options=csv.ReadOptions(block_size=len(content) + 1),
+            parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1),
+        )
+        return sum(batch.num_rows for batch in reader)
 
 
 @dataclass(frozen=True)
 class Jsonl:
-    """One JSON object per line; times as ISO 8601, bytes as base64, NaN and infinities as null."""
+    """One JSON object per line; times as ISO 8601, durations in seconds, bytes as base64, NaN and infinities as null."""
 
-    def refusal(self, schema: pa.Schema) -> str | None:  # noqa: ARG002
-        """Everything has a form."""
-        return None
+    def refusal(self, schema: pa.Schema) -> str | None:
+        """Nearly everything has a form."""
+        found = unwritable(self, schema)
+        return f"jsonl cannot hold {', '.join(found)}; take sink=arrow" if found else None
 
-    def write(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:  # noqa: ARG002
+    def write(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         """Write batch by batch."""
+        stored = stored_schema(schema)
         for table in tables:
-            for batch in table.to_batches(max_chunksize=8192):
+            for batch in table.cast(stored).to_batches(max_chunksize=LINES):
                 lines = (json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) for row in batch.to_pylist())
                 file.write("".join(f"{line}\n" for line in lines).encode())
 
@@ -144,6 +209,8 @@ def _plain(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if value is None or isinstance(value, str | int):
         return value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
@@ -153,18 +220,22 @@ class Arrow:
 
     compression: Compression
 
-    def refusal(self, schema: pa.Schema) -> str | None:  # noqa: ARG002
-        """Everything has a form."""
-        return None
+    def refusal(self, schema: pa.Schema) -> str | None:
+        """Everything has a form; not every compression."""
+        if self.compression not in ARROW_COMPRESSIONS:
+            return f"arrow knows no sink.compression={self.compression}, only {', '.join(ARROW_COMPRESSIONS)}"
+        found = unwritable(self, schema)
+        return f"arrow cannot hold {', '.join(found)}" if found else None
 
     def write(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         """Write one record batch at a time."""
         from pyarrow import ipc
 
-        compression = self.compression if self.compression in {"zstd", "lz4"} else None
-        with ipc.new_file(file, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
-            for table in rebatch(tables, group_rows(schema)):
-                writer.write_table(table.combine_chunks())
+        stored = stored_schema(schema)
+        options = ipc.IpcWriteOptions(compression=None if self.compression == "none" else self.compression)
+        with ipc.new_file(file, stored, options=options) as writer:
+            for table in grouped(stored, tables):
+                writer.write_table(table)
 
     def count_rows(self, content: bytes) -> int:
         """From the record batches."""

@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from runner.storage import absolute, is_local, locate, spell
+from runner.errors import ConfigError, Incomplete, RunnerError
+from runner.locations import (
+    MAGIC,
+    Infos,
+    absolute,
+    find_files,
+    info,
+    is_local,
+    locate,
+    match,
+    plain_segments,
+    spell,
+)
+from runner.transience import is_transient
 from runner.types import File
 
-MAGIC = frozenset("*?[")
-VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+PARALLEL = 16
+VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
 
 
 def list_files(paths: Sequence[str], options: Mapping[str, Any]) -> list[File]:
     """Every file that the entries name: entries in the order given, each sorted by bytes, a file named twice once.
 
     Segments below an entry's root that begin with `_` or `.` are skipped.
+
+    Raises:
+        ConfigError: An entry that cannot be listed.
+        Incomplete: One that cannot be listed now.
     """
     found: dict[str, File] = {}
-    for entry in paths:
-        for file in _expand(absolute(entry), options):
-            found.setdefault(file.path, file)
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for files in pool.map(lambda entry: _listed(entry, options), paths):
+            for file in files:
+                found.setdefault(file.path.replace("://anonymous@", "://", 1), file)
     return list(found.values())
+
+
+def _listed(entry: str, options: Mapping[str, Any]) -> list[File]:
+    try:
+        return list(_expand(absolute(entry), options))
+    except RunnerError:
+        raise
+    except Exception as error:
+        told = f"source.path={entry}: cannot be listed: {type(error).__name__}: {error}"
+        if is_transient(error):
+            raise Incomplete(told) from error
+        raise ConfigError(f"{told} (source.storage_options hold credentials)") from error
 
 
 def _expand(entry: str, options: Mapping[str, Any]) -> Iterator[File]:
@@ -30,50 +61,48 @@ def _expand(entry: str, options: Mapping[str, Any]) -> Iterator[File]:
     root, found = _find(fs, path.rstrip("/") or "/")
     for name in sorted(found):
         below = name.removeprefix(root).lstrip("/")
-        if not _hidden(below) and found[name]["type"] == "file":
+        if not _hidden(below):
             yield File(
-                spell(fs, name, entry),
-                found[name]["size"] or 0,
-                _version(found[name]),
-                posixpath.dirname(below),
+                _spelled(fs, name, entry), found[name]["size"] or 0, _version(found[name]), posixpath.dirname(below)
             )
 
 
-def _find(fs: Any, path: str) -> tuple[str, dict[str, Any]]:
-    """The root that hidden names and partitions are counted from, and the infos of what is below it by path."""
-    info = _info(fs, path)
-    if info is not None and info["type"] == "file":
-        return posixpath.dirname(path), {path: info}
-    if info is None and MAGIC & set(path):
-        return _glob(fs, path)
-    return path, fs.find(path, detail=True) if info is not None else {}
-
-
-def _info(fs: Any, path: str) -> dict[str, Any] | None:
+def _spelled(fs: Any, name: str, entry: str) -> str:
     try:
-        return dict(fs.info(path))
-    except FileNotFoundError:
-        return None
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"source.path={entry}: the name of {name!r} is not UTF-8; rename the file") from None
+    return spell(fs, name, entry)
 
 
-def _glob(fs: Any, pattern: str) -> tuple[str, dict[str, Any]]:
-    found: dict[str, Any] = {}
-    for path, info in fs.glob(pattern, detail=True).items():
-        found |= {path: info} if info["type"] == "file" else fs.find(path, detail=True)
-    segments = pattern.split("/")
-    plain = next(i for i, segment in enumerate(segments) if MAGIC & set(segment))
-    return "/".join(segments[:plain]), found
+def _find(fs: Any, path: str) -> tuple[str, Infos]:
+    """The root that hidden names and partitions are counted from, and the infos of the files below it by path."""
+    there = info(fs, path)
+    if there is None and MAGIC & set(path):
+        return _matching(fs, path)
+    if there is None:
+        return path, {}
+    if there["type"] == "file":
+        return path, {path: there}
+    if there["type"] != "directory":
+        raise ConfigError(f"source.path={path}: is neither a file nor a folder")
+    return path, find_files(fs, path)
+
+
+def _matching(fs: Any, pattern: str) -> tuple[str, Infos]:
+    found: Infos = {}
+    for path, what in match(fs, pattern).items():
+        found |= {path: what} if what["type"] == "file" else find_files(fs, path) if what["type"] == "directory" else {}
+    return "/".join(pattern.split("/")[: plain_segments(pattern)]), found
 
 
 def _hidden(below: str) -> bool:
     return any(segment.startswith(("_", ".")) for segment in below.split("/"))
 
 
-def _version(info: Mapping[str, Any]) -> str:
-    for key in VERSION_KEYS:
-        if value := info.get(key):
-            return str(value).strip('"')
-    return ""
+def _version(found: Mapping[str, Any]) -> str:
+    known = (found[key] for key in VERSION_KEYS if found.get(key) not in (None, ""))
+    return str(next(known, "")).strip('"')
 
 
 def nearest_existing(path: str, options: Mapping[str, Any]) -> str:

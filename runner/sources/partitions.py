@@ -2,81 +2,77 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from runner.types import Filters
+from runner.sources.filters import passing
+from runner.types import File, Filters
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
+WIDEST = 18  # digits that surely fit 64 bits
 
-OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "==": operator.eq, "!=": operator.ne,
-    "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge,
-    "in": lambda value, values: value in values, "not in": lambda value, values: value not in values,
-}  # fmt: skip
+Partition = Mapping[str, str | None]
 
 
 def parse(folder: str) -> dict[str, str | None]:
     """The keys and values of a folder below the root."""
     pairs = (segment.partition("=") for segment in folder.split("/") if "=" in segment)
-    return {key: None if value == NULL else unquote(value) for key, _, value in pairs}
+    return {unquote(key): None if value == NULL else unquote(value) for key, _, value in pairs}
 
 
-def with_partitions(schema: pa.Schema, partition: Mapping[str, str | None]) -> pa.Schema:
-    """The schema with a column for each key, in place of a stored one of that name: whole numbers or strings."""
+def column_types(folders: Iterable[str]) -> dict[str, pa.DataType]:
+    """The type of each key, by all of its values: whole numbers, else strings; null if it has none."""
+    import pyarrow as pa
+
+    values: dict[str, set[str | None]] = {}
+    for folder in set(folders):
+        for key, value in parse(folder).items():
+            values.setdefault(key, set()).add(value)
+    kinds = {False: pa.string(), True: pa.int64()}
+    return {
+        key: kinds[all(_is_number(value) for value in there)] if (there := found - {None}) else pa.null()
+        for key, found in values.items()
+    }
+
+
+def _is_number(value: str | None) -> bool:
+    digits = (value or "").removeprefix("-")
+    return digits.isdecimal() and digits.isascii() and len(digits) <= WIDEST
+
+
+def typed(value: str | None, kind: pa.DataType) -> Any:
+    """A value as its column holds it."""
+    import pyarrow as pa
+
+    return int(value) if value is not None and pa.types.is_integer(kind) else value
+
+
+def with_partitions(schema: pa.Schema, partition: Partition, types: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The schema with a column for each key, in place of a stored one of that name."""
     import pyarrow as pa
 
     stored = [column for column in schema if column.name not in partition]
-    return pa.schema([*stored, *(pa.field(key, _type(value)) for key, value in partition.items())])
+    return pa.schema([*stored, *(pa.field(key, types[key]) for key in partition)])
 
 
-def _type(value: str | None) -> pa.DataType:
+def prune(files: Sequence[File], types: Mapping[str, pa.DataType], filters: Filters) -> list[File]:
+    """The files of which, by their partition alone, some row may pass: the exact filter itself decides."""
+    folders = list(dict.fromkeys(file.folder for file in files))
+    kept: set[str] = set()
+    by_keys: dict[tuple[str, ...], list[str]] = {}
+    for folder in folders:
+        by_keys.setdefault(tuple(parse(folder)), []).append(folder)
+    for keys, alike in by_keys.items():
+        kept.update(_passing(alike, {key: types[key] for key in keys}, filters))
+    return [file for file in files if file.folder in kept]
+
+
+def _passing(folders: Sequence[str], types: Mapping[str, pa.DataType], filters: Filters) -> list[str]:
     import pyarrow as pa
 
-    if value is None:
-        return pa.null()
-    return pa.int64() if _is_number(value) else pa.string()
-
-
-def may_match(partition: Mapping[str, str | None], filters: Filters) -> bool:
-    """Whether rows of a file in this partition can pass: in some conjunction every term on a partition key holds."""
-    if not filters or not partition:
-        return True
-    any_of = [filters] if isinstance(filters[0][0], str) else filters
-    return any(all(_holds(term, partition) for term in terms) for terms in any_of)
-
-
-def _holds(term: Sequence[Any], partition: Mapping[str, str | None]) -> bool:
-    name, symbol, expected = term
-    if name not in partition or symbol not in OPERATORS:
-        return True  # for the exact filter on rows to decide
-    value = partition[name]
-    if value is None:
-        return False  # as in SQL, a comparison with null does not hold
-    try:
-        return OPERATORS[symbol](*_comparable(value, expected))
-    except (TypeError, ValueError):
-        return True
-
-
-def _comparable(value: str, expected: Any) -> tuple[Any, Any]:
-    """Both sides in the type that the partition column gets, as the exact filter will compare them."""
-    if isinstance(expected, bool):
-        raise TypeError("a partition is a whole number or a string")
-    if isinstance(expected, list | tuple | set):
-        return _typed(value), [_comparable(value, each)[1] for each in expected]
-    number = _is_number(value)
-    return _typed(value), (int(expected) if isinstance(expected, str) else expected) if number else str(expected)
-
-
-def _typed(value: str) -> int | str:
-    return int(value) if _is_number(value) else value
-
-
-def _is_number(value: str) -> bool:
-    return value.isdecimal() and value.isascii()
+    rows = [{key: typed(value, types[key]) for key, value in parse(folder).items()} for folder in folders]
+    return [folder for folder, passes in zip(folders, passing(rows, pa.schema(types), filters), strict=True) if passes]

@@ -1,0 +1,35 @@
+"""Bare Ray tasks that stream the needed columns: what is left of ours without plan, commit protocol, receipts and report.
+
+python bare_tasks.py IN OUT [taxi|mlp]
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+
+from benchmarks.common import WORKLOADS, arguments, finish, one_thread, predict_file, start_ray
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def predict_shard(model: Any, file: str, out: str, name: str) -> int:
+    """One task: stream a file."""
+    one_thread()
+    return predict_file(file, out, WORKLOADS[name], model)
+
+
+def main() -> None:
+    """Run it."""
+    given = arguments()
+    start_ray()
+    started = time.perf_counter()
+    model = ray.put(given.workload.load())
+    ray.get([predict_shard.remote(model, file, given.out, given.name) for file in given.files])
+    finish(started)
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""One run's account: its ledger, its report, and what it shows."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal
+
+from runner.dispatch import Dispatcher, Event, Retried
+from runner.errors import Interrupted, JobFailed
+from runner.fingerprint import versions
+from runner.ledger import Ledger, Recorded
+from runner.progress import Progress
+from runner.quarantine import Budget
+from runner.report import Report
+from runner.spec import Job
+from runner.survey import Survey
+from runner.types import Failure, Receipt, Shard
+
+NOTES = 10  # lines of notes in a report before quarantined rows are only counted
+
+
+class Account:
+    """One run's ledger, report and progress; a context that closes the report however the run ends."""
+
+    def __init__(self, job: Job, show: Progress, ledger: Ledger) -> None:
+        self.job, self.show, self.ledger = job, show, ledger
+        self.report = Report(ledger.run_id, ledger.store.root)
+        self._started = time.monotonic()
+        self._predicting = 0.0
+        self._workers: set[str] = set()
+        self._pending: dict[str, Shard] = {}
+        self._before = ledger.seen_before() if job.errors.on_bad_rows == "quarantine" else (0, 0)
+
+    def __enter__(self) -> Account:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)
+
+    def begin(self, survey: Survey) -> None:
+        """Note what there is to do."""
+        self.report.notes += survey.notes
+        for note in survey.notes:
+            self.show.say(f"note: {note}")
+        if not survey.pending and self.ledger.recorded is None:  # an empty input, allowed
+            self.ledger.record_recipe(Recorded(self.job.fields, survey.schema, None, self.job.config, versions()))
+
+    def started(self, pending: Sequence[Shard]) -> None:
+        """Begin to predict."""
+        self._pending = {shard.id: shard for shard in pending}
+        self.report.shards = len(self.ledger.shards)
+        self.report.committed_before = self.report.shards - len(pending)
+        counts = [shard.rows for shard in pending]
+        rows = None if None in counts else sum(count or 0 for count in counts)
+        self.show.start(self.report.shards, self.report.committed_before, rows)
+        self._predicting = time.monotonic()
+
+    def take(self, event: Event, dispatcher: Dispatcher) -> None:
+        """Record what became of a shard, or of a try."""
+        report = self.report
+        report.retries, report.lost_workers = dispatcher.retries, dispatcher.lost_workers
+        if isinstance(event, Receipt):
+            self._count(event, self._pending[event.shard])
+            self.show.update(dispatcher.in_flight, receipt=event)
+        elif isinstance(event, Failure):
+            report.failures.append(event)
+            self.show.say(f"failed: {event.message}")
+            self.show.update(dispatcher.in_flight, failure=event)
+        elif isinstance(event, Retried):
+            self.show.say(f"trying {event.shard.name} again in {event.wait:.1f} s: {event.reason}")
+
+    def _count(self, receipt: Receipt, shard: Shard) -> None:
+        report = self.report
+        self.ledger.receive(receipt, shard)
+        report.committed += 1
+        report.rows_in += receipt.rows_in
+        report.rows_out += receipt.rows_out
+        report.rows_quarantined += receipt.rows_quarantined
+        report.bytes_in += shard.bytes
+        report.bytes_out += receipt.bytes_out
+        report.stages = report.stages.plus(receipt.stages)
+        self._workers.add(receipt.worker)
+        report.workers = len(self._workers)
+        report.notes += [f"quarantined: {complaint}" for complaint in receipt.complaints if len(report.notes) < NOTES]
+        self.hold_to_budget()
+
+    def hold_to_budget(self, *, final: bool = False) -> None:
+        """Stop when too many rows, of this run and of those before it, went to quarantine.
+
+        Raises:
+            JobFailed: Naming the first few.
+        """
+        if self.job.errors.on_bad_rows != "quarantine":
+            return
+        budget = Budget(self.job.errors.max_bad_rows)
+        seen, bad = self._before[0] + self.report.rows_in, self._before[1] + self.report.rows_quarantined
+        if budget.passed(bad, seen, final=final):
+            first = "; ".join(note for note in self.report.notes if note.startswith("quarantined"))
+            raise JobFailed(f"{budget.told(bad, seen)}: {first}")
+
+    def predicted(self, workers: int) -> None:
+        """The last answer is there."""
+        self.report.predicting_seconds = time.monotonic() - self._predicting
+        self.report.wait = max(0.0, workers * self.report.predicting_seconds - sum(self.report.stages))
+
+    def _end(self, error: BaseException | None) -> None:
+        report = self.report
+        report.seconds = time.monotonic() - self._started
+        report.shards = len(self.ledger.shards)
+        report.committed_before = len(self.ledger.committed) - report.committed
+        if error is not None:
+            report.exit_code = getattr(error, "exit_code", 1)
+            kinds: dict[int, Literal["failed", "incomplete"]] = {1: "failed", 75: "incomplete"}
+            report.status = "interrupted" if isinstance(error, Interrupted) else kinds.get(report.exit_code, "failed")
+            report.next_command = self.job.command
+            error.report = report  # type: ignore[attr-defined]
+        if self.ledger.recorded is not None:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.ledger.flush()
+                self.ledger.store.replace(self.ledger.in_run("report.json"), report.to_json())

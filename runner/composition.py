@@ -1,0 +1,195 @@
+"""From choices and overrides to composed configs, by Hydra: one job, or all jobs of a sweep before one of them runs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra.version
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from runner.check import nearest
+from runner.errors import ConfigError
+from runner.help import CONF
+from runner.overrides import Examined
+from runner.targets import refused_by_hydra
+
+OPEN = ("vars", "source", "model", "mode", "resources", "errors", "sink", "predict", "ray", "verify")
+
+
+def register() -> None:
+    """Let the open nodes take keys of their own without a `+`; our own check knows which are right."""
+    node = {name: DictConfig({}, flags={"struct": False}) for name in OPEN}
+    ConfigStore.instance().store(name="_open", node=node)
+
+
+def register_preset(content: Any) -> str:
+    """Make a file's content an option of the group `job`.
+
+    Returns:
+        The option's name.
+    """
+    ConfigStore.instance().store(name="_given", node=content, group="job", package="_global_")
+    return "_given"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One job's config.
+
+    Attributes:
+        cfg: Composed, not resolved, with Hydra's own node.
+        overrides: What makes it differ from the defaults.
+        run_dir: Hydra's output directory for it.
+    """
+
+    cfg: DictConfig
+    overrides: Sequence[str]
+    run_dir: Path
+
+
+@dataclass(frozen=True)
+class Composer:
+    """Hydra, ready to compose.
+
+    Attributes:
+        hydra: With our groups and those of the config directories.
+        name: The primary config.
+    """
+
+    hydra: Hydra
+    name: str
+
+    def options(self, group: str, overrides: Sequence[str]) -> list[str]:
+        """The options of a group, wherever they lie."""
+        loader: Any = self.hydra.config_loader
+        searchpath = [override for override in overrides if override.startswith("hydra.searchpath=")]
+        found = loader.get_group_options(group, config_name=self.name, overrides=searchpath)
+        return [option for option in found if not option.startswith("_")]
+
+    def common(self, examined: Examined) -> DictConfig:
+        """The config of the only job, or what the jobs of a sweep have in common; its `hydra` node included.
+
+        Raises:
+            ConfigError: It cannot be composed, or would have Hydra call what is not allowed.
+        """
+        if "job" in examined.broken:  # without the preset nothing more can be said
+            raise ConfigError(examined.problems)
+        mode = RunMode.MULTIRUN  # which leaves out the keys that differ between jobs
+        try:
+            base = self.hydra.compose_config(self.name, list(examined.overrides), mode, validate_sweep_overrides=False)
+        except Exception as error:
+            raise ConfigError([*examined.problems, *explain(error)]) from error
+        if refused := refused_by_hydra(OmegaConf.to_container(base.hydra, resolve=False)):
+            raise ConfigError([*examined.problems, *refused])
+        return base
+
+    def job(self, base: DictConfig) -> Composed:
+        """The only job."""
+        return _composed(base, str(base.hydra.run.dir))
+
+    def jobs(self, base: DictConfig, overrides: Sequence[str]) -> Iterator[Composed]:
+        """All jobs of a sweep, as Hydra's own sweeper and launcher make them; none for another sweeper, which decides as it goes."""
+        if base.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
+            return
+        given = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
+        parser = OverridesParser.create(self.hydra.config_loader)
+        batches = BasicSweeper.split_arguments(parser.parse_overrides([*given, *overrides]), None)
+        for number, each in enumerate(batches[0]):
+            cfg = self.hydra.config_loader.load_sweep_config(base, each)
+            yield _composed(cfg, f"{base.hydra.sweep.dir}/{number}", number)
+
+
+def _composed(cfg: DictConfig, run_dir: str, number: int | None = None) -> Composed:
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = run_dir
+        if number is not None:
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+    return Composed(cfg, task_overrides(cfg.hydra), Path(run_dir))
+
+
+def task_overrides(hydra_config: Any) -> list[str]:
+    """The job's overrides as they were typed: merely looking at one would resolve `${oc.env:SECRET}`."""
+    task: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(override) for override in task]
+
+
+def use(job: Composed) -> DictConfig:
+    """The job's own config, without Hydra's; from now on `${hydra:job.num}` and the like mean this job."""
+    HydraConfig.instance().set_config(job.cfg)
+    cfg = job.cfg.copy()
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    return cfg
+
+
+@contextlib.contextmanager
+def composer(folders: Sequence[Path], name: str = "config") -> Iterator[Composer]:
+    """Hydra over our groups and those of other folders; whoever uses Hydra in this process finds it as it was.
+
+    Raises:
+        ConfigError: A folder is not there, or an option in it can never be chosen.
+    """
+    problems = [f"--config-dir={folder}: there is no such folder" for folder in folders if not folder.is_dir()]
+    if problems := problems or hidden_options(folders):
+        raise ConfigError(problems)
+    hydra.version.setbase("1.3")
+    outer, instance = GlobalHydra.instance().hydra, GlobalHydra.instance()
+    instance.clear()
+    outer_config, HydraConfig.instance().cfg = HydraConfig.instance().cfg, None
+    try:
+        register()
+        yield Composer(Hydra.create_main_hydra2("runner", _search_path(folders)), name)
+    finally:
+        instance.hydra, HydraConfig.instance().cfg = outer, outer_config
+
+
+def _search_path(folders: Sequence[Path]) -> Any:
+    search_path = create_config_search_path(str(CONF.resolve()))
+    for folder in folders:
+        search_path.prepend("command-line", f"file://{folder.resolve()}", SearchPathQuery(provider="schema"))
+    return search_path
+
+
+def hidden_options(folders: Sequence[Path]) -> list[str]:
+    """Files of other folders that Hydra never reads, since ours has the same name and comes first."""
+    return [
+        f"{folder / name}: is never read, since the built-in {name.with_suffix('')} has that name; rename it"
+        for folder in folders
+        for name in sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
+        if (folder / name).is_file() and (CONF / name).read_bytes() != (folder / name).read_bytes()
+    ]
+
+
+# ---------------------------------------------------------------- what Hydra says when it cannot
+
+
+def explain(error: BaseException) -> list[str]:
+    """Hydra's errors of composition in the words of this program."""
+    message = str(error.__cause__ if error.__cause__ and not str(error) else error)
+    file = re.match(r"In '([^']+)'", message)
+    where = f"{file[1]}: " if file and file[1] not in ("config", "hydra/config") else ""
+    if option := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", message):
+        options = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
+        return [f"{where}{option[1]}={option[2]}: no such option{nearest(option[2], sorted(options))}"]
+    if primary := re.search(r"Cannot find primary config '([^']+)'", message):
+        return [f"--config-name={primary[1]}: there is no such config; --config-dir names the folder that it is in"]
+    if key := re.search(r"Could not override '([^']+)'", message):
+        return [f"{key[1]}: no such key (see --hydra-help)" if key[1].startswith("hydra") else f"{key[1]}: no such key"]
+    if "found '?'" in message:
+        return [" ".join(message.split()), "YAML takes ??? within braces only in quotes: {date: '???'}"]
+    lines = [line for line in message.partition("Config search path:")[0].splitlines() if line.strip()]
+    return lines[:6] or [type(error).__name__]

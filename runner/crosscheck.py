@@ -1,0 +1,134 @@
+"""Checks between the parts of a config: what each part alone allows may still make no sense together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.check import nearest
+from runner.secrets import HIDDEN, holds_password
+from runner.storage import absolute, is_local
+
+ACTORS = "runner.modes.actors.Actors"
+COLUMNS = (("source", "columns"), ("predict", "columns"), ("sink", "keep_columns"))
+PATHS = (("source", "path"), ("sink", "path"), ("model", "path"), ("predict", "artifacts"))
+
+
+def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> list[str]:
+    """Look at what belongs together.
+
+    Args:
+        values: The config as plain data.
+        problems: Collects one line per problem.
+        sweep: Whether it is one job of several: then a key may have no effect in some.
+
+    Returns:
+        Notes for people.
+    """
+    problems += _columns(values)
+    problems += _output_schema(_at(values, "predict", "output_schema"))
+    problems += _passwords(values)
+    problems += _sink_in_source(values)
+    notes, wrong = _num_actors(values, sweep=sweep)
+    problems += wrong
+    return notes
+
+
+def needed(values: Mapping[str, Any]) -> dict[str, str] | None:
+    """The columns that are read, each with the key that asks for it; `None` for all, or where a key is wrong."""
+    asked, kept = _at(values, "predict", "columns"), _at(values, "sink", "keep_columns")
+    if not _are_texts(asked):
+        return None
+    kept = kept if _are_texts(kept) else []
+    return {**dict.fromkeys(kept, "sink.keep_columns"), **dict.fromkeys(asked, "predict.columns")}
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _at(values: Mapping[str, Any], group: str, name: str) -> Any:
+    node = values.get(group)
+    return node.get(name) if isinstance(node, dict) else None
+
+
+def _columns(values: Mapping[str, Any]) -> list[str]:
+    found = []
+    for group, name in COLUMNS:
+        names = _at(values, group, name)
+        if isinstance(names, list) and (twice := [one for i, one in enumerate(names) if one in names[:i]]):
+            found.append(f"{group}.{name}: {', '.join(map(str, twice))} is there twice")
+    if _at(values, "predict", "columns") == []:
+        found.append("predict.columns=[]: expected at least one column, or null for all")
+    return [*found, *_model_columns(_at(values, "model", "columns"), _at(values, "predict", "columns"))]
+
+
+def _model_columns(wanted: Any, given: Any) -> list[str]:
+    """A loader's own `columns` are taken from the batches that `predict.columns` make."""
+    if not isinstance(wanted, list) or not isinstance(given, list):
+        return []
+    absent = [str(name) for name in wanted if name not in given]
+    return [
+        f"model.columns: {name} is not among predict.columns{nearest(name, list(map(str, given)))}" for name in absent
+    ]
+
+
+def _output_schema(declared: Any) -> list[str]:
+    if not isinstance(declared, dict) or not all(isinstance(kind, str) for kind in declared.values()):
+        return []
+    from runner.batches import parse_schema
+
+    try:
+        parse_schema(declared)
+    except ValueError as wrong:
+        return [f"predict.output_schema.{wrong}"]
+    return []
+
+
+def _passwords(values: Mapping[str, Any]) -> list[str]:
+    """Paths are recorded with every shard, wherever their password came from."""
+    keys = [f"{group}.{name}" for group, name in PATHS if any(map(holds_password, _listed(_at(values, group, name))))]
+    return [
+        f"{key}={HIDDEN}: a path with a password in it would be recorded; give it in {key.partition('.')[0]}.storage_options"
+        for key in keys
+    ]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _sink_in_source(values: Mapping[str, Any]) -> list[str]:
+    """Parts below an input folder would be input the next time; below a hidden folder they are not listed."""
+    sink = _at(values, "sink", "path")
+    if not isinstance(sink, str):
+        return []
+    place = _place(sink)
+    for entry in _listed(_at(values, "source", "path")):
+        if isinstance(entry, str) and place.startswith(f"{_place(entry)}/"):
+            below = place.removeprefix(f"{_place(entry)}/")
+            if not any(segment.startswith(("_", ".")) for segment in below.split("/")):
+                return [
+                    f"sink.path={sink}: lies in source.path={entry}, so the parts would be input the next time; write elsewhere"
+                ]
+    return []
+
+
+def _place(path: str) -> str:
+    return (absolute(path) if is_local(path) else path).rstrip("/")
+
+
+def _num_actors(values: Mapping[str, Any], *, sweep: bool) -> tuple[list[str], list[str]]:
+    """`num_actors` where nothing asks for it: a problem, but in a sweep over modes only a note."""
+    given, target = values.get("num_actors"), _at(values, "mode", "_target_")
+    if not isinstance(given, int) or given < 1 or not isinstance(target, str) or not target.startswith("runner.modes."):
+        return [], []
+    if target == ACTORS:
+        size = _at(values, "mode", "size")
+        return [], [] if size == given else [
+            f"num_actors={given}: has no effect beside mode.size={size}; give one of them"
+        ]
+    mode = target.split(".")[2]
+    if sweep:
+        return [f"num_actors={given}: no effect with mode={mode}"], []
+    return [], [f"num_actors={given}: has no effect with mode={mode}; take mode=actors, or leave num_actors out"]

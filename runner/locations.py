@@ -1,0 +1,216 @@
+"""Where files are: paths and URIs of any fsspec storage, how each process spells them, and what lies below them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from runner.errors import ConfigError
+
+EXTRAS = {"s3": "'ray-batch-runner[s3]'", "s3a": "'ray-batch-runner[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "hdfs": "hdfs-native",
+          "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}  # fmt: skip
+MAGIC = frozenset("*?[")
+Infos = dict[str, dict[str, Any]]
+"""Path to fsspec's description of what is there: `type`, `size` and whatever the storage adds."""
+
+
+def is_local(uri: str) -> bool:
+    """Whether the path lies on this machine's disk."""
+    return ("://" not in uri and "::" not in uri) or uri.startswith(("file://", "local://"))
+
+
+def absolute(uri: str) -> str:
+    """The path as every process must spell it: absolute on a local disk, unchanged elsewhere."""
+    if not is_local(uri):
+        return uri
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://").removeprefix("local://")))  # noqa: PTH100, PTH111
+
+
+def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """The file system of a URI, and the path within it.
+
+    Listings are never cached, since other processes write; `s3://anonymous@bucket/key` means `anon: true`.
+
+    Raises:
+        ConfigError: The protocol is unknown, or its package is not installed.
+    """
+    import fsspec
+
+    given = {**(options or {}), "use_listings_cache": False}
+    scheme, mark, rest = uri.partition("://")
+    if mark and rest.startswith("anonymous@"):
+        uri, given = f"{scheme}://{rest.removeprefix('anonymous@')}", {**given, "anon": True}
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, **given)
+    except ImportError as missing:
+        install = EXTRAS.get(scheme, "the package named there")
+        raise ConfigError(
+            f"{uri}: {scheme}:// needs a package that is not installed ({missing}): pip install {install}"
+        ) from missing
+    except ValueError as unknown:
+        raise ConfigError(f"{uri}: {unknown}") from unknown
+    return fs, str(path)
+
+
+def spell(fs: Any, path: str, like: str) -> str:
+    """A path of `fs` as a URI in the style of `like`, so that `locate` finds it again, user and host included."""
+    if is_local(like):
+        return path
+    first, chain, rest = like.partition("::")
+    if chain and "://" not in first:  # simplecache::s3://...
+        return f"{first}::{spell(fs, path, rest)}"
+    return _respelled(fs, path, first.rstrip("/")) + chain + rest
+
+
+def _respelled(fs: Any, path: str, like: str) -> str:
+    inside = str(fs._strip_protocol(like.replace("://anonymous@", "://", 1)))
+    if like.endswith(inside):
+        return like.removesuffix(inside) + path
+    scheme, _, rest = like.partition("://")
+    container, account, host = rest.partition("/")[0].partition("@")
+    if account and f"{path}/".startswith(f"{container}/"):  # abfs://container@account.dfs.core.windows.net/path
+        return f"{scheme}://{container}@{host}{path.removeprefix(container)}"
+    return str(fs.unstrip_protocol(path))
+
+
+def protocol(fs: Any) -> str:
+    """The first name of the file system's protocol."""
+    return fs.protocol if isinstance(fs.protocol, str) else str(fs.protocol[0])
+
+
+def on_disk(fs: Any) -> bool:
+    """Whether this is the local disk."""
+    return protocol(fs) in {"file", "local"}
+
+
+# ---------------------------------------------------------------- what is there: whole, or an error
+
+
+def info(fs: Any, path: str) -> dict[str, Any] | None:
+    """What a path is, links followed; `None` if there is nothing."""
+    try:
+        return _stat(path) if on_disk(fs) else dict(fs.info(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def find_files(fs: Any, folder: str) -> Infos:
+    """Every file below a folder at any depth, links followed. Never a part of them: what cannot be listed raises."""
+    if on_disk(fs):
+        return dict(_walk(folder))
+    if not _finds_all(fs):
+        return dict(_descend(fs, folder))
+    found = fs.find(folder, detail=True)
+    return {path: what for path, what in found.items() if what["type"] == "file" and not path.endswith("/")}
+
+
+def _finds_all(fs: Any) -> bool:
+    """Whether the file system lists a tree by itself; fsspec's own way omits folders that it cannot list."""
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    if isinstance(fs, AsyncFileSystem):
+        return type(fs)._find is not AsyncFileSystem._find
+    return getattr(type(fs), "find", None) is not AbstractFileSystem.find
+
+
+def _descend(fs: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, what in children(fs, folder).items():
+        if what["type"] == "directory":
+            yield from _descend(fs, path)
+        elif what["type"] == "file":
+            yield path, what
+
+
+def _walk(root: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_unless_gone):
+        folders[:] = [name for name in folders if not _leads_back(folder, name)]
+        for path in (os.path.join(folder, name) for name in names):  # noqa: PTH118
+            with contextlib.suppress(FileNotFoundError):  # gone since, or a link to nothing
+                if (what := _stat(path))["type"] == "file":
+                    yield path, what
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(folder, name)  # noqa: PTH118
+    return os.path.islink(path) and f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(path)}/")  # noqa: PTH114
+
+
+def _stat(path: str) -> dict[str, Any]:
+    found = os.stat(path)  # noqa: PTH116
+    kind = "file" if stat.S_ISREG(found.st_mode) else "directory" if stat.S_ISDIR(found.st_mode) else "other"
+    return {"name": path, "type": kind, "size": found.st_size, "mtime": found.st_mtime}
+
+
+def children(fs: Any, folder: str) -> Infos:
+    """What lies directly in a folder."""
+    if on_disk(fs):
+        names = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208
+        listed = ((path, info(fs, path)) for path in (posixpath.join(folder, name) for name in names))
+        return {path: what for path, what in listed if what is not None}
+    try:
+        found = fs.ls(folder, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    paths = ((what["name"].rstrip("/"), what) for what in found)
+    return {path: what for path, what in paths if path != folder.rstrip("/")}
+
+
+def match(fs: Any, pattern: str) -> Infos:
+    """What a glob names: files and folders. `*`, `?` and `[...]` match within a segment, `**` any number of them."""
+    segments = pattern.split("/")
+    plain = "/".join(segments[: plain_segments(pattern)])
+    return dict(_match(fs, plain, segments[plain_segments(pattern) :]))
+
+
+def plain_segments(pattern: str) -> int:
+    """How many segments stand before the first with a wildcard."""
+    return next(i for i, segment in enumerate(pattern.split("/")) if MAGIC & set(segment))
+
+
+def _match(fs: Any, folder: str, segments: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    head, *rest = segments
+    if head == "**":
+        yield from _match_deep(fs, folder, segments)
+        return
+    for path, what in _candidates(fs, folder, head).items():
+        if not rest:
+            yield path, what
+        elif what["type"] == "directory":
+            yield from _match(fs, path, rest)
+
+
+def _candidates(fs: Any, folder: str, segment: str) -> Infos:
+    if MAGIC & set(segment):
+        listed = children(fs, folder or "/")
+        return {path: what for path, what in listed.items() if fnmatchcase(path.rpartition("/")[2], segment)}
+    path = f"{folder}/{segment}"
+    what = info(fs, path)
+    return {} if what is None else {path: what}
+
+
+def _match_deep(fs: Any, folder: str, segments: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, what in find_files(fs, folder or "/").items():
+        below = path.removeprefix(folder).strip("/").split("/")
+        if any(_matches(below[:depth], segments) for depth in range(1, len(below) + 1)):
+            yield path, what
+
+
+def _matches(names: list[str], segments: list[str]) -> bool:
+    """Whether the names, all of them, are what the segments describe."""
+    if not segments:
+        return not names
+    if segments[0] == "**":
+        return any(_matches(names[skipped:], segments[1:]) for skipped in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], segments[0]) and _matches(names[1:], segments[1:])

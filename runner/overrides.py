@@ -1,0 +1,183 @@
+"""What was typed as `key=value`, before Hydra composes: mended where there is no doubt, refused with all that is wrong."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from runner.check import nearest
+from runner.secrets import HIDDEN, shown_override
+
+GROUPS = ("source", "model", "mode", "resources", "errors", "sink", "job")
+KEYS = (*GROUPS, "action", "num_actors", "batch_size", "shard_bytes", "vars", "predict", "ray", "verify")
+CUSTOM = ("source", "model", "mode", "sink")  # groups whose `_target_` may be anybody's
+Options = Callable[[str], Sequence[str]]
+
+
+@dataclass
+class Examined:
+    """Overrides that Hydra will accept, and what was wrong with the others.
+
+    Attributes:
+        overrides: To compose with.
+        problems: For people.
+        broken: Keys and groups whose problem is among these: no more is to be said of them.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+
+    def refuse(self, problem: str, broken: str = "") -> None:
+        """Note a problem, and the key that it leaves without a value."""
+        self.problems.append(problem)
+        if broken:
+            self.broken.add(broken)
+
+
+def examine(overrides: Sequence[str], options: Options, *, sweep: bool) -> Examined:
+    """Look at each override alone.
+
+    Args:
+        overrides: As typed.
+        options: The options of a group.
+        sweep: Whether several values of a key make several jobs.
+    """
+    examined = Examined()
+    for given in overrides:
+        override = readable(_without_plus(given))
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+        except HydraException:
+            examined.refuse(unreadable(override), _key(override))
+        else:
+            _examine_one(override, parsed, options, examined, sweep=sweep)
+    examined.overrides += implied(examined.overrides)
+    return examined
+
+
+def _examine_one(override: str, parsed: Override, options: Options, examined: Examined, *, sweep: bool) -> None:
+    key = parsed.key_or_group
+    if not key:
+        examined.refuse(f"{override}: expected key=value")
+    elif problem := unknown(key):
+        examined.refuse(problem)
+    elif parsed.is_sweep_override() and not sweep:
+        examined.refuse(_several(override), key)
+    elif key in GROUPS and parsed.package is None and not parsed.is_delete():
+        _examine_choice(override, parsed, options(key), examined)
+    else:
+        examined.overrides.append(override)
+
+
+def _examine_choice(override: str, parsed: Override, options: Sequence[str], examined: Examined) -> None:
+    """A wrong choice with a near neighbour goes on as that, so that what else is wrong is told of the right option."""
+    group, value = parsed.key_or_group, None if parsed.is_sweep_override() else parsed.value()
+    chosen = [str(option) for option in (value if isinstance(value, list) else [value])]
+    if parsed.is_sweep_override():
+        chosen = [text.strip("'\"") for text in parsed.sweep_string_iterator()] if parsed.is_choice_sweep() else []
+        chosen = [] if any("[" in each or "(" in each for each in chosen) else chosen
+    elif not isinstance(value, str | list):
+        examined.refuse(f"{override}: expected an option{nearest('', options)}", group)
+        return
+    for option in (each for each in chosen if each not in options and not each.startswith("_")):
+        problem = f"{group}={option}: no such option{nearest(option, options)}"
+        meant = re.search(r"did you mean (.*)\?", problem)
+        override = override.replace(option, meant[1]) if meant else ""
+        examined.refuse(problem, "" if meant else group)
+    examined.overrides += [override] if override else []
+
+
+def implied(overrides: Sequence[str]) -> list[str]:
+    """A target of one's own without a choice means the option that has no other keys, unless a preset may have chosen."""
+    keys = {_key(override) for override in overrides}
+    if "job" in keys:
+        return []
+    return [f"{group}=custom" for group in CUSTOM if f"{group}._target_" in keys and group not in keys]
+
+
+def unknown(key: str) -> str | None:
+    """The problem of a key that begins with a name that does not exist."""
+    name = re.split(r"[./@]", key, maxsplit=1)[0]
+    if name in KEYS or name == "hydra":
+        return None
+    return f"{key}: no such key{nearest(name, KEYS)}; variables of your own go below vars"
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _without_plus(override: str) -> str:
+    """`+job=x` and `job=x` are one: Hydra wants the first only where no default is."""
+    return override.lstrip("+") if _key(override) in GROUPS else override
+
+
+def _several(override: str) -> str:
+    key, _, value = shown_override(override).partition("=")
+    if not re.fullmatch(r"[^\"'()]+", value):
+        return f"{key}={value}: is a sweep; add -m"
+    listed, text = shlex.quote(f"{key}=[{value}]"), shlex.quote(f'{key}="{value}"')
+    return f"{key}={value}: several values; add -m for a sweep, or give a list as {listed}, or one text as {text}"
+
+
+# ---------------------------------------------------------------- values that Hydra's grammar cannot read
+
+
+def readable(override: str) -> str:
+    """Quote a value that Hydra's grammar cannot read, where that cannot change its meaning.
+
+    Not one with a comma, maybe a sweep; not one with quotes or brackets, which was meant to be more than a text.
+    """
+    key, mark, value = override.partition("=")
+    if not mark or _parses(override) or "," in value or value.startswith(("[", "{")) or {"'", '"'} & set(value):
+        return override
+    quoted = f'{key}="{value}"'
+    return quoted if _value(quoted) == value else override
+
+
+def unreadable(override: str) -> str:
+    """The problem of an override that Hydra cannot read, with the form that works if there is one."""
+    key, mark, value = override.partition("=")
+    if not mark or not key or not _parses(f"{key}=1"):
+        return f"{override}: expected key=value"
+    if shown_override(override).endswith(HIDDEN):
+        return (
+            f"{key}={HIDDEN}: Hydra cannot read this value; a credential goes into the environment, as ${{oc.env:NAME}}"
+        )
+    quoted = _leaves_quoted(value) if value.startswith(("[", "{")) else f'"{value}"'
+    remedy = f"{key}={quoted}"
+    if not _parses(remedy):
+        return f"{override}: Hydra cannot read this value; quote the parts that are text, as in key='[a,\">\",3]'"
+    return f"{override}: Hydra cannot read this value; quote it: {shlex.quote(remedy)}"
+
+
+def _leaves_quoted(value: str) -> str:
+    """Texts within a list or a mapping that do not parse on their own, each in quotes."""
+
+    def quoted(match: re.Match[str]) -> str:
+        return match[0] if _parses(f"key=[{match[0]}]") else f'"{match[0].strip()}"'
+
+    return re.sub(r"[^\[\]{},:\"']+", quoted, value)
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _value(override: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return None

@@ -1,0 +1,100 @@
+"""Before a job runs: everything that was typed is examined, and every job of a sweep is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.types import RunMode
+
+from runner.composition import Composed, composer, use
+from runner.config import Checked, Known, check, check_data
+from runner.errors import ConfigError
+from runner.overrides import Examined, examine
+from runner.secrets import shown_override
+
+
+def prepare(given: Sequence[str], config_dir: str | None, config_name: str | None, *, multirun: bool) -> Examined:
+    """The overrides, examined; every job has been checked, and nothing has been written.
+
+    Args:
+        given: Overrides as typed.
+        config_dir: A folder with groups of one's own.
+        config_name: A primary config of one's own.
+        multirun: Whether a sweep was asked for; a config may ask for it, too.
+
+    Raises:
+        ConfigError: With all that is wrong.
+    """
+    folders = [Path(config_dir)] if config_dir else []
+    with composer(folders, config_name or "config") as hydra:
+
+        def options(group: str) -> list[str]:
+            return hydra.options(group, given)
+
+        examined = examine(given, options, sweep=True)
+        base = hydra.common(examined)
+        if multirun or base.hydra.mode == RunMode.MULTIRUN:
+            _check_sweep(list(hydra.jobs(base, examined.overrides)), examined)
+            return examined
+        examined = examine(given, options, sweep=False)
+        job = hydra.job(base)
+        check(use(job), job.run_dir, Known(examined.problems, examined.broken))
+    return examined
+
+
+def _check_sweep(jobs: Sequence[Composed], examined: Examined) -> None:
+    """Check every job before one runs; what is wrong with several is told once. Data is looked at if all configs are right.
+
+    Raises:
+        ConfigError: With the problems of all jobs.
+    """
+    checked, problems = _each(jobs, lambda job: check(use(job), job.run_dir, Known(broken=examined.broken, sweep=True)))
+    if problems := [*examined.problems, *problems, *_shared_sinks(checked)]:
+        raise ConfigError(problems)
+    if problems := _each(jobs, lambda job: _look(checked[jobs.index(job)]))[1]:
+        raise ConfigError(problems)
+
+
+def _each(jobs: Sequence[Composed], do: Callable[[Composed], Any]) -> tuple[list[Any], list[str]]:
+    """Do something for each job; problems say which jobs have them."""
+    results, found = [], dict[str, list[int]]()
+    for number, job in enumerate(jobs):
+        try:
+            results.append(do(job))
+        except ConfigError as error:
+            for problem in error.problems:
+                found.setdefault(problem, []).append(number)
+    return results, [f"{problem}{_which(numbers, jobs)}" for problem, numbers in found.items()]
+
+
+def _look(checked: Checked) -> None:
+    try:
+        check_data(checked.job)
+    except ConfigError:
+        raise
+    except Exception:  # storage that does not answer now: the job will say so when its turn comes
+        return
+
+
+def _shared_sinks(checked: Sequence[Checked]) -> list[str]:
+    writers: dict[str, list[int]] = {}
+    for number, one in enumerate(checked):
+        if one.action == "run":
+            writers.setdefault(one.job.sink.store.root, []).append(number)
+    return [
+        f"sink.path={root}: jobs {', '.join(map(str, numbers))} of the sweep all write there; "
+        "make it differ, e.g. sink.path='out/${hydra:job.num}'"
+        for root, numbers in writers.items()
+        if len(numbers) > 1
+    ]
+
+
+def _which(numbers: Sequence[int], jobs: Sequence[Composed]) -> str:
+    """Which jobs of the sweep have a problem, if not all."""
+    if len(numbers) == len(jobs):
+        return ""
+    first = " ".join(map(shown_override, jobs[numbers[0]].overrides))
+    more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+    return f" (job {numbers[0]} of the sweep, {first}{more})"

@@ -1,0 +1,126 @@
+"""Parquet: row groups that can be read alone, skipped by their statistics, and streamed however large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.sources.formats import Look, Numbered
+from runner.sources.opening import Ranges, opened_ranges
+from runner.types import File, Fragment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+READ_ROWS = 65_536
+HELD_BYTES = 64 * 1024**2  # of one row group's columns, as stored: what is larger is read piece by piece
+LEAST_PIECE = 64 * 1024
+MOST_PIECE = 4 * 1024**2
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """Row groups can be read alone, and skipped by their statistics."""
+
+    def look(self, file: File, options: Mapping[str, Any]) -> Look:
+        """Read the footer."""
+        import pyarrow.parquet as pq
+
+        with opened_ranges(file, options) as (handle, _), pq.ParquetFile(handle, pre_buffer=False) as parquet:
+            counts = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+            return Look(list(row_groups(file, counts)), parquet.schema_arrow)
+
+    def read(
+        self, fragment: Fragment, schema: pa.Schema, options: Mapping[str, Any], keep: pa.Expression | None
+    ) -> Numbered:
+        """Read one row group at a time, in batches: nothing of another is held."""
+        import pyarrow.parquet as pq
+
+        with opened_ranges(fragment.file, options) as (handle, ranges):
+            footer = pq.read_metadata(handle)
+            starts = list(_starts(footer, fragment))
+            chunks = [_chunks(footer, group, schema.names) for group, _ in starts]
+            wanted = _wanted_groups(handle, [group for group, _ in starts], keep)
+            most = max((_bytes(each) for each in chunks), default=0)
+            with pq.ParquetFile(handle, metadata=footer, buffer_size=_piece(most, len(schema))) as parquet:
+                for (group, first), stored in zip(starts, chunks, strict=True):
+                    if group in wanted:
+                        _fetch_ahead(ranges, stored)
+                        yield from _group(parquet, group, first, schema.names)
+
+
+def row_groups(file: File, counts: Sequence[int]) -> Iterator[Fragment]:
+    """A fragment for each row group, given their rows."""
+    if not counts:
+        yield Fragment(file, file.size, 0, row_groups=(0, 0))
+    first, total = 0, max(1, sum(counts))
+    for i, rows in enumerate(counts):
+        yield Fragment(file, file.size * rows // total, rows, first, (i, i + 1))
+        first += rows
+
+
+def _starts(footer: Any, fragment: Fragment) -> Iterator[tuple[int, int]]:
+    """The fragment's row groups, each with the number of its first row."""
+    first = fragment.first_row
+    for group in range(*(fragment.row_groups or (0, footer.num_row_groups))):
+        yield group, first
+        first += footer.row_group(group).num_rows
+
+
+def _chunks(footer: Any, group: int, names: Iterable[str]) -> list[tuple[int, int]]:
+    """Where the named columns of a row group are stored, each (start, end)."""
+    wanted = set(names)
+    stored = footer.row_group(group)
+    columns = (stored.column(i) for i in range(stored.num_columns))
+    return [_range(column) for column in columns if not wanted.isdisjoint(_prefixes(column.path_in_schema))]
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """The column that a path may lie in: a name may itself hold dots."""
+    parts = path.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+
+
+def _range(column: Any) -> tuple[int, int]:
+    dictionary = column.dictionary_page_offset
+    start = min(column.data_page_offset, dictionary) if dictionary else column.data_page_offset
+    return start, start + column.total_compressed_size
+
+
+def _bytes(chunks: Iterable[tuple[int, int]]) -> int:
+    return sum(end - start for start, end in chunks)
+
+
+def _piece(most: int, columns: int) -> int:
+    """Bytes to read of a column at once; 0 reads it whole, which is faster where all of it is small."""
+    if most <= HELD_BYTES:
+        return 0
+    return max(LEAST_PIECE, min(MOST_PIECE, HELD_BYTES // max(1, columns)))
+
+
+def _fetch_ahead(ranges: Ranges | None, chunks: Sequence[tuple[int, int]]) -> None:
+    if ranges is not None:
+        ranges.hold(chunks if _bytes(chunks) <= HELD_BYTES else [])
+
+
+def _group(parquet: Any, group: int, first: int, names: Sequence[str]) -> Numbered:
+    import pyarrow as pa
+
+    for batch in parquet.iter_batches(READ_ROWS, row_groups=[group], columns=list(names), use_threads=False):
+        yield first, pa.Table.from_batches([batch])
+        first += batch.num_rows
+
+
+def _wanted_groups(handle: Any, groups: Sequence[int], keep: pa.Expression | None) -> set[int]:
+    """The row groups in which, by their statistics, some row may pass the filter."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    if keep is None or not groups:
+        return set(groups)
+    whole = ds.ParquetFileFormat().make_fragment(handle, row_groups=list(groups))
+    try:
+        return {info.id for info in whole.subset(filter=keep, schema=whole.physical_schema).row_groups}
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return set(groups)  # stored in types that the filter does not compare: rows are filtered exactly afterwards

@@ -1,0 +1,43 @@
+"""What a config decides, checked and built: the value that everything else starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from runner.fingerprint import fingerprint_fields
+from runner.types import Auto, Errors, Loader, Mode, Predict, RayOptions, Resources, Sink, Source
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a config decides, checked and built.
+
+    Attributes:
+        batch_size: Rows per call of the predictor, counted from each shard's start.
+        shard_bytes: Target size of a shard; `auto` goes by the input's size; `None` is one shard per file.
+        config: The resolved config, redacted, for the records.
+        sink_path: The sink's path as it was given, `None` if it was not.
+        command: What continues this job, for people.
+    """
+
+    source: Source
+    model: Loader
+    mode: Mode
+    sink: Sink
+    predict: Predict = field(default_factory=Predict)
+    resources: Resources = field(default_factory=Resources)
+    errors: Errors = field(default_factory=Errors)
+    ray: RayOptions = field(default_factory=RayOptions)
+    batch_size: int = 65_536
+    shard_bytes: int | Auto | None = "auto"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    sink_path: str | None = None
+    command: str | None = None
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """What the fingerprint is made of: artifacts are read once per job."""
+        return fingerprint_fields(self)

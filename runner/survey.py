@@ -1,0 +1,137 @@
+"""What there is to do: the input held against the recorded plans, found out without loading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner import planning
+from runner.errors import ConfigError
+from runner.ledger import Ledger, Recorded, named
+from runner.sources.filters import filter_columns
+from runner.spec import Job
+from runner.types import File, Fragment, Shard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to do, found out without loading a model.
+
+    Attributes:
+        schema: Of the source's columns that are read; `None` where no file has any.
+        new: Shards of files that no plan covers, to be recorded as a further plan.
+        pending: All shards that are not committed, recorded ones first.
+        skipped: Input files that `errors.skip_files` leaves out, planned or not.
+        notes: For people.
+    """
+
+    schema: pa.Schema | None
+    new: list[Shard]
+    pending: list[Shard]
+    skipped: list[str]
+    notes: list[str]
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The schema, without any column where no file has one."""
+        import pyarrow as pa
+
+        return self.schema if self.schema is not None else pa.schema([])
+
+
+def look(job: Job, ledger: Ledger) -> Survey:
+    """List the input, hold it against the plans, and plan what is new.
+
+    Raises:
+        ConfigError: No input, unreadable files, missing columns, or a covered file that has changed.
+    """
+    listed = job.source.files()
+    skipped = [file.path for file in listed if planning.is_skipped(file.path, job.errors.skip_files)]
+    files = [file for file in listed if file.path not in skipped] if skipped else listed
+    covered = ledger.covered()
+    refuse_changed(files, covered)
+    new = [file for file in files if file.path not in covered]
+    notes = [*_skipped(job.errors.skip_files, skipped), *_gone(listed, covered)]
+    if ledger.plans and new and job.sink.save_mode != "append":
+        notes.append(
+            f"{len(new)} input files are in no recorded plan and are left alone: {named(file.path for file in new)}; "
+            "sink.save_mode=append adds them"
+        )
+        new = []
+    if not new:
+        schema = ledger.recorded.source_schema if ledger.recorded else None
+        return Survey(schema, [], ledger.pending(), skipped, notes)
+    fragments, found = job.source.inspect(new, needed_columns(job))
+    schema = agreed_schema(ledger.recorded, found)
+    shards = plan_new(job, ledger, fragments)
+    return Survey(schema, shards, [*ledger.pending(), *shards], skipped, notes)
+
+
+def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Shard]:
+    """The shards of a further plan."""
+    total = sum(fragment.bytes for fragment in fragments)
+    wanted = planning.target_bytes(total) if job.shard_bytes == "auto" else job.shard_bytes
+    fingerprint = planning.fingerprint(job.fields)
+    return planning.make_shards(fragments, wanted, ledger.next_sequence(), fingerprint)
+
+
+def needed_columns(job: Job) -> dict[str, str] | None:
+    """The columns that are read, each with the key that asks for it; `None` for all."""
+    if job.predict.columns is None or job.sink.keep_columns == "all":
+        return None
+    asked = dict.fromkeys(job.predict.columns, "predict.columns")
+    kept = dict.fromkeys(job.sink.keep_columns, "sink.keep_columns")
+    return {**dict.fromkeys(filter_columns(job.source.filters), "source.filters"), **kept, **asked}
+
+
+def refuse_changed(files: Sequence[File], covered: Mapping[str, File]) -> None:
+    """Refuse input that is not what was planned.
+
+    Raises:
+        ConfigError: Naming the files.
+    """
+    changed = [
+        file.path
+        for file in files
+        if (was := covered.get(file.path)) and (was.size, was.version) != (file.size, file.version)
+    ]
+    if changed:
+        raise ConfigError(
+            f"source.path: {named(changed)} changed since it was planned; its predictions would mix two versions: "
+            "put it back, or start over with sink.save_mode=overwrite or another sink.path"
+        )
+
+
+def _skipped(skip: Sequence[str], skipped: Sequence[str]) -> list[str]:
+    if not skip:
+        return []
+    return [f"errors.skip_files: {len(skipped)} input files are left out: {named(skipped) or 'no file matches'}"]
+
+
+def _gone(files: Sequence[File], covered: Mapping[str, File]) -> list[str]:
+    there = {file.path for file in files}
+    gone = [path for path in covered if path not in there]
+    return [f"{len(gone)} planned input files are no longer listed: {named(gone)}"] if gone else []
+
+
+def agreed_schema(recorded: Recorded | None, found: pa.Schema | None) -> pa.Schema | None:
+    """The source's schema: the recorded one, which new files must agree with.
+
+    Raises:
+        ConfigError: They do not: which columns.
+    """
+    import pyarrow as pa
+
+    was = recorded.source_schema if recorded else None
+    if was is None or found is None:
+        return found if was is None else was
+    kinds = {column.name: column.type for column in found}
+    wrong = [f"{c.name!r} is {c.type} in the recorded plan, {kinds.get(c.name, 'missing')} in the new files" for c in was
+             if kinds.get(c.name) not in (c.type, pa.null())]  # fmt: skip
+    if wrong:
+        raise ConfigError(f"source.path: the new files do not have the recorded schema: {'; '.join(wrong)}")
+    return was

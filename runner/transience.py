@@ -1,0 +1,86 @@
+"""Which errors of a storage a later try may not meet: throttling, 5xx, timeouts, broken connections."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+
+TRANSIENT_ERRNO = frozenset(
+    {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
+    | {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETRESET, errno.EHOSTUNREACH, errno.ENETUNREACH}
+)
+# Of S3, where the code says more than the status.
+TRANSIENT_CODES = frozenset(
+    {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"}
+    | {"TooManyRequests", "RequestLimitExceeded", "OperationAborted", "ConditionalRequestConflict", "IncompleteBody"}
+)
+# Package to its base classes of network trouble, by name: none of them may be imported to be recognised.
+NETWORK_TROUBLE: Mapping[str, frozenset[str]] = {
+    "aiohttp": frozenset({"ClientConnectionError", "ClientPayloadError"}),
+    "azure": frozenset({"ServiceRequestError", "ServiceResponseError", "IncompleteReadError"}),
+    "botocore": frozenset({"HTTPClientError", "ConnectionError", "IncompleteReadError"}),
+    "google": frozenset({"TransportError"}),
+    "http": frozenset({"IncompleteRead", "RemoteDisconnected"}),
+    "httpx": frozenset({"TransportError"}),
+    "requests": frozenset({"ConnectionError", "Timeout", "ChunkedEncodingError"}),
+    "urllib3": frozenset({"ProtocolError", "TimeoutError", "MaxRetryError"}),
+}
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same operation may succeed later. What a server answered decides, else what the system said."""
+    chain = list(_chain(error))
+    for verdict in (_of_answer, _of_error):
+        if known := [found for each in chain if (found := verdict(each)) is not None]:
+            return known[0]
+    return False
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it, as a traceback would show them."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _of_answer(error: BaseException) -> bool | None:
+    """By a server's answer, `None` if the error carries none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # botocore's ClientError
+        return _of_s3(response)
+    if isinstance(error, OSError) and error.errno is not None:
+        return None
+    statuses = (
+        getattr(holder, name, None) for holder in (error, response) for name in ("status", "status_code", "code")
+    )
+    status = next((each for each in statuses if isinstance(each, int) and 400 <= each < 600), None)
+    return None if status is None else _is_transient_status(status)
+
+
+def _of_s3(response: Mapping[str, Mapping[str, object]]) -> bool:
+    code = response.get("Error", {}).get("Code")
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status is None and isinstance(code, str) and code.isdecimal():
+        status = int(code)
+    return code in TRANSIENT_CODES or (isinstance(status, int) and _is_transient_status(status))
+
+
+def _is_transient_status(status: int) -> bool:
+    return status in {408, 429} or (status >= 500 and status != 501)
+
+
+def _of_error(error: BaseException) -> bool | None:
+    """By the kind of error, `None` if it is of no kind that tells."""
+    if isinstance(error, PermissionError | FileNotFoundError | FileExistsError) or _is_a(error, "s3fs", "FileExpired"):
+        return False
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNO:
+        return True
+    package = type(error).__module__.partition(".")[0]
+    return True if any(_is_a(error, package, name) for name in NETWORK_TROUBLE.get(package, ())) else None
+
+
+def _is_a(error: BaseException, package: str, name: str) -> bool:
+    """Whether a base class of that name comes from the package."""
+    return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(error).__mro__)

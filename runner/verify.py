@@ -1,0 +1,196 @@
+"""`action=verify`: prove, without the model, that every input row is in exactly one of predictions and quarantine.
+
+From the sink's records and listing, the parts' own bytes, and the source's listing; `deep` reads the inputs again as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Any
+
+from runner import quarantine
+from runner.errors import ConfigError
+from runner.ledger import MANIFEST, SUCCESS, Ledger, named
+from runner.report import counted
+from runner.spec import Job
+from runner.types import Fragment, Reader, Shard
+
+
+@dataclass
+class Verdict:
+    """What was found.
+
+    Attributes:
+        problems: One line per discrepancy; none is the proof.
+        notes: What is no discrepancy: input that is not yet predicted, input that is gone since.
+        parts: Parts that were looked at.
+        rows_in: Input rows that the manifest accounts for.
+        rows_out: Rows in the parts.
+        rows_quarantined: Rows in quarantine.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    parts: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_quarantined: int = 0
+
+
+def verify(job: Job, *, deep: bool = False) -> Verdict:
+    """Hold the sink against its plans, its manifest and the source.
+
+    Raises:
+        ConfigError: There is nothing to verify.
+    """
+    ledger = Ledger(job.sink, "verify")
+    if ledger.recorded is None:
+        raise ConfigError(f"sink.path={ledger.store.root}: no run of ours has written here; there is nothing to verify")
+    manifest = _manifest(ledger)
+    skipped = set(ledger.skipped())
+    verdict = Verdict()
+    verdict.problems += [*_unfinished(ledger, manifest), *_strangers(ledger), *_plan_problems(ledger)]
+    for shard in ledger.shards:
+        if ledger.part(shard) in ledger.committed and (entry := manifest.get(shard.id)) is not None:
+            verdict.problems += _part_problems(job, ledger, shard, entry, verdict)
+            verdict.problems += _row_problems(job, shard, entry, skipped)
+    _hold_against_source(job, ledger, verdict)
+    if deep and ledger.recorded.source_schema is not None:
+        reader = job.source.reader(ledger.recorded.source_schema)
+        verdict.problems += _deep_problems(reader, ledger.shards, manifest, skipped)
+    return verdict
+
+
+def _manifest(ledger: Ledger) -> dict[str, Mapping[str, Any]]:
+    text = ledger.store.read(MANIFEST)
+    return {} if text is None else {part["shard"]: part for part in json.loads(text)["parts"]}
+
+
+def _unfinished(ledger: Ledger, manifest: Mapping[str, Any]) -> Iterator[str]:
+    for shard in ledger.pending():
+        yield f"{ledger.part(shard)}: the part is missing; run the job again to predict it"
+    if not ledger.listed(SUCCESS):
+        yield f"{SUCCESS}: is missing; the job is not complete"
+    if unlisted := [ledger.part(shard) for shard in ledger.shards if shard.id not in manifest]:
+        yield f"{MANIFEST}: does not account for {named(unlisted)}"
+
+
+def _strangers(ledger: Ledger) -> Iterator[str]:
+    for name in ledger.strangers():
+        yield f"{name}: is not ours; no plan names it"
+    planned = {quarantine.file_name(shard) for shard in ledger.shards}
+    for name in ledger.below("_runner/quarantine/"):
+        if name not in planned:
+            yield f"{name}: no plan names the shard of this quarantine file"
+
+
+# ---------------------------------------------------------------- the plan covers every file exactly once
+
+
+def _plan_problems(ledger: Ledger) -> Iterator[str]:
+    fragments = sorted(
+        (fragment for shard in ledger.shards for fragment in shard.fragments),
+        key=lambda each: (each.file.path, each.row_groups or (0, 0)),
+    )
+    for path, group in groupby(fragments, key=lambda fragment: fragment.file.path):
+        if problem := _coverage_problem(list(group)):
+            yield f"{path}: {problem}"
+
+
+def _coverage_problem(fragments: Sequence[Fragment]) -> str | None:
+    """Why the fragments of a file do not cover it exactly once, as far as the plan itself tells."""
+    ranges = [fragment.row_groups for fragment in fragments if fragment.row_groups is not None]
+    if len(ranges) < len(fragments):
+        return None if len(fragments) == 1 else "is planned whole, and more than once"
+    if ranges[0][0] != 0:
+        return f"row groups 0 to {ranges[0][0] - 1} are in no plan"
+    gaps = [(a, b) for a, b in pairwise(ranges) if a[1] != b[0]]
+    return f"row groups {gaps[0][0]} and {gaps[0][1]} overlap or leave a gap" if gaps else None
+
+
+# ---------------------------------------------------------------- the parts are what the manifest says
+
+
+def _part_problems(job: Job, ledger: Ledger, shard: Shard, entry: Mapping[str, Any], verdict: Verdict) -> Iterator[str]:
+    name = ledger.part(shard)
+    content = ledger.store.read(name)
+    if content is None:
+        yield f"{name}: is gone since it was listed"
+        return
+    verdict.parts += 1
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != entry["checksum"]:
+        yield f"{name}: is not what was committed: {len(content):,} bytes, {entry['bytes']:,} in the manifest, or other content"
+        return
+    rows, bad = job.sink.count_rows(content), ledger.quarantined(shard)
+    verdict.rows_in, verdict.rows_out = verdict.rows_in + entry["rows_in"], verdict.rows_out + rows
+    verdict.rows_quarantined += bad
+    if rows + bad != entry["rows_in"]:
+        yield f"{name}: {rows:,} rows and {bad:,} in quarantine do not make {entry['rows_in']:,} rows of input"
+
+
+def _row_problems(job: Job, shard: Shard, entry: Mapping[str, Any], skipped: set[str]) -> Iterator[str]:
+    """Where the plan knows how many rows a shard has, as many must have been read."""
+    counts = [fragment.rows for fragment in shard.fragments if fragment.file.path not in skipped]
+    if None in counts or job.source.filters:
+        return
+    planned = sum(count or 0 for count in counts)
+    if planned != entry["rows_in"]:
+        yield f"{entry['part']}: {entry['rows_in']:,} rows were read, {planned:,} were planned"
+
+
+# ---------------------------------------------------------------- the inputs are what was predicted
+
+
+def _hold_against_source(job: Job, ledger: Ledger, verdict: Verdict) -> None:
+    try:
+        files = job.source.files()
+    except ConfigError as error:
+        verdict.notes += error.problems
+        files = []
+    covered, there = ledger.covered(), {file.path for file in files}
+    for file in files:
+        was = covered.get(file.path)
+        if was is not None and (was.size, was.version) != (file.size, file.version):
+            verdict.problems.append(f"{file.path}: changed since it was predicted")
+    skipped = set(ledger.skipped())
+    if skipped:
+        verdict.notes.append(
+            f"{counted(len(skipped), 'input file')} left out by errors.skip_files: {named(sorted(skipped))}"
+        )
+    if new := [file.path for file in files if file.path not in covered and file.path not in skipped]:
+        verdict.notes.append(f"{counted(len(new), 'input file')} not yet predicted: {named(new)}")
+    if gone := [path for path in covered if path not in there]:
+        verdict.notes.append(f"{counted(len(gone), 'input file')} no longer there: {named(gone)}")
+
+
+def _deep_problems(
+    reader: Reader, shards: Sequence[Shard], manifest: Mapping[str, Mapping[str, Any]], skipped: set[str]
+) -> Iterator[str]:
+    for shard in shards:
+        if (entry := manifest.get(shard.id)) is None:
+            continue
+        read = [fragment for fragment in shard.fragments if fragment.file.path not in skipped]
+        try:
+            rows = sum(table.num_rows for fragment in read for table in reader.read(fragment))
+        except Exception as error:
+            yield f"{shard.name}: its input cannot be read again: {type(error).__name__}: {error}"
+            continue
+        if rows != entry["rows_in"]:
+            yield f"{shard.name}: the input has {rows:,} rows now, {entry['rows_in']:,} were predicted"
+
+
+def told(verdict: Verdict, root: str) -> list[str]:
+    """The lines to print."""
+    rows = f"{verdict.rows_in:,} rows in, {verdict.rows_out:,} predicted, {verdict.rows_quarantined:,} quarantined"
+    count = len(verdict.problems)
+    outcome = "verified" if not count else "1 discrepancy" if count == 1 else f"{count:,} discrepancies"
+    return [
+        f"{outcome}: {counted(verdict.parts, 'part')}, {rows}",
+        *(f"  problem  {each}" for each in verdict.problems),
+        *(f"  note     {each}" for each in verdict.notes),
+        f"  output   {root}",
+    ]

@@ -1,0 +1,147 @@
+"""Jobs on a real cluster of several nodes, joined by its address."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+from test_job import parts, predicted, write_input
+
+TESTS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class RunningCluster:
+    """A cluster, and the pipes to the process that holds it."""
+
+    address: str
+    commands: IO[str]
+    answers: IO[str]
+
+    def tell(self, command: str) -> None:
+        print(command, file=self.commands, flush=True)
+        assert self.answers.readline().strip() == "done"
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**kept, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"}
+
+
+@contextmanager
+def started(*cpus: int) -> Iterator[RunningCluster]:
+    command = [sys.executable, str(TESTS / "cluster.py"), *map(str, cpus)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield RunningCluster(process.stdout.readline().strip(), process.stdin, process.stdout)
+    finally:
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RunningCluster]:
+    """Two nodes of one CPU each."""
+    with started(1, 1) as running:
+        yield running
+
+
+def command(tmp_path: Path, address: str, *more: str) -> list[str]:
+    given = ["source=parquet", f"source.path={tmp_path / 'in'}", "model=custom", "shard_bytes=null", "batch_size=10"]
+    return [sys.executable, "-m", "runner", *given, f"ray.address={address}", *more]
+
+
+def executed(tmp_path: Path, address: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(tmp_path, address, *more),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_a_job_joins_the_cluster_and_says_so_first(cluster: RunningCluster, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=12)
+    done = executed(
+        tmp_path, cluster.address, "model._target_=predictors.slow", "model.seconds=0.05", f"sink.path={tmp_path}/out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == f"ray: joining the cluster at {cluster.address} (ray.address)"
+    assert predicted(tmp_path) == [2 * x for x in range(300)]
+
+
+def test_a_relative_sink_on_several_nodes_is_refused(cluster: RunningCluster, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    for sink in (["sink.path=out"], []):
+        done = executed(tmp_path, cluster.address, "model._target_=predictors.doubling", *sink)
+        assert done.returncode == 2, done.stderr
+        assert "a relative path on a cluster of 2 nodes" in done.stderr
+        assert "sink.path=s3://bucket/out" in done.stderr
+
+
+def test_what_never_fits_a_cluster_ends_after_a_bounded_wait(cluster: RunningCluster, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    code = "import runner.modes.session as s; s.WAIT_FOR_RESOURCES = 2.0; from runner.__main__ import main; import sys; sys.exit(main())"
+    given = command(
+        tmp_path,
+        cluster.address,
+        "model._target_=predictors.doubling",
+        f"sink.path={tmp_path}/out",
+        "resources.num_cpus=5",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given[3:]],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 75, done.stderr
+    assert "no worker fits (CPU: 2 / 5 per worker, on 2 nodes, counted on each)" in done.stderr
+    assert "the cluster did not grow within 2 s" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["tasks", "actors"])
+def test_a_node_that_dies_costs_no_row(tmp_path: Path, mode: str) -> None:
+    write_input(tmp_path / "in", files=30)
+    with started(1, 1) as cluster:
+        given = [f"mode={mode}", "model._target_=predictors.slow", "model.seconds=0.1", f"sink.path={tmp_path}/out"]
+        running = subprocess.Popen(
+            command(tmp_path, cluster.address, *given),
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        _wait_for_parts(tmp_path, 4, running)
+        cluster.tell("kill")
+        _, errors = running.communicate(timeout=200)
+    assert running.returncode == 0, errors
+    assert predicted(tmp_path) == [2 * x for x in range(750)]
+    assert (tmp_path / "out/_SUCCESS").exists()
+
+
+def _wait_for_parts(tmp_path: Path, count: int, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(parts(tmp_path)) < count:
+        assert running.poll() is None, "the job ended early"
+        assert time.monotonic() < deadline, "no part appeared"
+        time.sleep(0.05)

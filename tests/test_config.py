@@ -1,0 +1,117 @@
+"""Whatever is wrong with a config is told before anything runs: all of it, in words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from outside import runner, write_data, write_ops
+from wrong_configs import DATA, WRONG, Case
+
+from runner.__main__ import main
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the commands run."""
+    write_data(tmp_path / "in")
+    write_ops(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget_ops()
+    return tmp_path
+
+
+def forget_ops() -> None:
+    """Each test's `ops` is another."""
+    import sys
+
+    for name in [name for name in sys.modules if name == "ops" or name.startswith(("ops.", "models.ours"))]:
+        del sys.modules[name]
+
+
+def told(stderr: str) -> list[str]:
+    """The problems, without the indent that makes them one message."""
+    return [line.removeprefix("error: ").removeprefix("       ") for line in stderr.splitlines()]
+
+
+def identify(wrong: Case) -> str:
+    return " ".join(wrong.argv[len(DATA) if wrong.argv[: len(DATA)] == DATA else 0 :])
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=identify)
+def test_wrong_config(wrong: Case, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(list(wrong.argv)) == 2
+    out, err = capsys.readouterr()
+    assert told(err) == [line.replace("HERE", str(place)) for line in wrong.told]
+    assert out == ""
+    assert not (place / "outputs").exists() or identify(wrong) in RUN_BEFORE_REFUSED
+
+
+# what only the data says is found when the job looks at it, after its directory was made
+RUN_BEFORE_REFUSED = ("source=parquet source.path=nope mode=inline", "predict.columns=[passenger_coun]")
+
+
+@pytest.mark.parametrize("wrong", [WRONG[0], WRONG[21], WRONG[-2]], ids=identify)
+def test_wrong_config_as_a_process(wrong: Case, place: Path) -> None:
+    done = runner(wrong.argv, place)
+    assert done.returncode == 2
+    assert told(done.stderr) == list(wrong.told)
+
+
+def test_a_right_config_is_not_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*DATA, "sink.path=out"]) == 0
+    assert (place / "out" / "_SUCCESS").exists()
+    assert "error" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model: {beta: 5", "wrong.yaml"),
+        ("defaults: [override /sink: excel]", "sink=excel: no such option (there are: "),
+        ("defaults: 3", "Invalid defaults list in 'job/wrong', defaults must be a list (got int)"),
+        ("batchsize: 3", "batchsize: no such key (did you mean batch_size?); variables of your own go below vars"),
+        ("sink: out", "sink=out: expected a mapping, such as sink.name=value"),
+    ],
+)
+def test_wrong_preset(content: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "conf/job/wrong.yaml").write_text(f"# @package _global_\n{content}\n")
+    assert main([*DATA, "--config-dir", "conf", "job=wrong"]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_hidden_option_of_another_repository(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "conf/mode").mkdir()
+    (place / "conf/mode/tasks.yaml").write_text("max_in_flight: 3\n")
+    assert main([*DATA, "--config-dir=conf"]) == 2
+    assert told(capsys.readouterr().err) == [
+        "conf/mode/tasks.yaml: is never read, since the built-in mode/tasks has that name; rename it"
+    ]
+
+
+def test_hidden_models(place: Path) -> None:
+    (place / "models/__init__.py").write_text("")
+    done = runner([*DATA], place)
+    assert done.returncode == 2
+    (line,) = told(done.stderr)
+    assert line == (
+        f"model._target_=models.taxi.load: module models has no taxi; {place}/models/__init__.py hides the built-in models: "
+        "delete it, a folder of loaders needs none"
+    )
+
+
+def test_a_value_without_choice_chooses(place: Path) -> None:
+    (place / "x.csv").write_text("a\n1\n2\n")
+    assert (
+        main(["source.path=x.csv", "mode=inline", "model._target_=ops.loaders.load", "model.alpha=2", "sink.path=out"])
+        == 0
+    )
+
+
+def test_unquoted_path_is_quoted(place: Path) -> None:
+    assert (
+        main(["source=parquet", "source.path=days/dt=2026-11-21/*", "mode=inline", "sink.path=out/dt=2026-11-21"]) == 0
+    )
+    assert (place / "out/dt=2026-11-21/_SUCCESS").exists()

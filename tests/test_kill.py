@@ -1,0 +1,125 @@
+"""The driver is killed, or told to stop, as a whole process; the same command continues."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import MODES
+from test_cluster import _wait_for_parts, environment
+from test_job import digests, parts, predicted, write_input
+
+
+def command(tmp_path: Path, mode: str, *more: str) -> list[str]:
+    given = ["source=parquet", f"source.path={tmp_path / 'in'}", "model=custom", "shard_bytes=null", "batch_size=10"]
+    model = ["model._target_=predictors.slow", "model.seconds=0.1"]
+    return [sys.executable, "-m", "runner", *given, *model, f"mode={mode}", f"sink.path={tmp_path / 'out'}", *more]
+
+
+def start(tmp_path: Path, mode: str, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(tmp_path, mode, *more),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+
+
+def all_gone(processes: list[psutil.Process], seconds: float = 30) -> bool:
+    """Whether every process ends; Ray's own daemons notice a killed driver within seconds."""
+    return not psutil.wait_procs(processes, seconds)[1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sigkill_of_the_driver_loses_and_doubles_nothing(tmp_path: Path, mode: str) -> None:
+    write_input(tmp_path / "in", files=12)
+    for committed in (2, 6):
+        running = start(tmp_path, mode)
+        _wait_for_parts(tmp_path, committed, running)
+        processes = family(running)
+        running.kill()
+        running.communicate()
+        assert all_gone(processes)
+        assert not (tmp_path / "out/_SUCCESS").exists()
+    done = start(tmp_path, mode)
+    out, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    assert predicted(tmp_path) == [2 * x for x in range(300)]
+    assert (tmp_path / "out/_SUCCESS").exists()
+    assert "were there before" in out
+
+
+def test_a_killed_run_gives_the_bytes_of_a_calm_one(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=6)
+    running = start(tmp_path, "inline")
+    _wait_for_parts(tmp_path, 3, running)
+    running.kill()
+    running.communicate()
+    subprocess.run(command(tmp_path, "inline"), cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    killed = digests(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "killed")
+    subprocess.run(command(tmp_path, "inline"), cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    assert killed == digests(tmp_path)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_drains_and_the_same_command_continues(
+    tmp_path: Path, mode: str, number: signal.Signals
+) -> None:
+    write_input(tmp_path / "in", files=12)
+    running = start(tmp_path, mode)
+    _wait_for_parts(tmp_path, 2, running)
+    processes = family(running)
+    running.send_signal(number)
+    out, errors = running.communicate(timeout=90)
+    assert running.returncode == 128 + number, errors
+    assert "interrupted: " in out
+    assert out.rstrip().splitlines()[-1].startswith("continue with: python -m runner source=parquet")
+    assert all_gone(processes)
+    assert 2 <= len(parts(tmp_path)) < 12
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    done = start(tmp_path, mode)
+    _, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    assert predicted(tmp_path) == [2 * x for x in range(300)]
+
+
+def test_a_second_signal_stops_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=12)
+    running = start(tmp_path, "tasks", "model.seconds=5", "predict.output_schema={twice: int64}")
+    time.sleep(8)
+    processes = family(running)
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    started = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert time.monotonic() - started < 15, "it waited for the calls in flight"
+    assert running.returncode == 130
+    assert all_gone(processes)
+
+
+def test_a_sweep_ends_with_the_job_that_was_interrupted(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=12)
+    sweep = ["-m", "batch_size=10,5", f"sink.path={tmp_path}/out/${{batch_size}}"]
+    running = start(tmp_path, "inline", *sweep)
+    _wait_for_parts(tmp_path, 2, running)
+    os.kill(running.pid, signal.SIGTERM)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 143, errors
+    assert (tmp_path / "out/10").exists()
+    assert not (tmp_path / "out/5").exists()

@@ -1,0 +1,184 @@
+"""Bad rows do not cost good ones: quarantine, its budget, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Runs
+from hypothesis import given
+from hypothesis import strategies as st
+from test_job import digests, job, manifest, predicted, write_input
+
+from runner import JobFailed, SinkRefused
+from runner.isolate import Good, Guilty, bisect
+from runner.quarantine import Budget
+
+BAD = {3, 4, 40, 77}
+
+
+def quarantine_job(tmp_path: Path, loader: str = "poisoned", /, **more: Any) -> dict[str, Any]:
+    given = {"model.values": sorted(BAD)} if loader == "poisoned" else {}
+    return job(tmp_path, loader, errors="quarantine", **{"errors.max_bad_rows": 10, **given, **more})
+
+
+def quarantined(tmp_path: Path) -> pa.Table:
+    files = sorted((tmp_path / "out/_runner/quarantine").glob("part-*.parquet"))
+    return pa.concat_tables([pq.read_table(file) for file in files])
+
+
+def test_good_rows_stay_in_place_and_bad_ones_are_kept_whole(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    report = executor(quarantine_job(tmp_path, **{"predict.columns": ["x"]}))
+    assert predicted(tmp_path) == [2 * x for x in range(100) if x not in BAD]
+    assert (report.rows_in, report.rows_out, report.rows_quarantined) == (100, 96, 4)
+    rows = quarantined(tmp_path).to_pylist()
+    assert [row["x"] for row in rows] == sorted(BAD)
+    assert [row["id"] for row in rows] == [f"row {x}" for x in sorted(BAD)], (
+        "the columns that the model does not need are there too"
+    )
+    assert [(Path(row["_source"]).name, row["_row"]) for row in rows] == [
+        ("000.parquet", 3), ("000.parquet", 4), ("001.parquet", 15), ("003.parquet", 2)
+    ]  # fmt: skip
+    assert {row["_error_type"] for row in rows} == {"ArithmeticError"}
+    assert rows[0]["_error"] == "cannot predict 3"
+    assert "quarantined: " in report.notes[0]
+
+
+def test_kept_columns_follow_their_predictions(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    executor(quarantine_job(tmp_path, **{"sink.keep_columns": ["id"]}))
+    assert predicted(tmp_path, "id") == [f"row {x}" for x in range(100) if x not in BAD]
+
+
+def test_the_manifest_accounts_for_every_row(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    executor(quarantine_job(tmp_path))
+    before = manifest(tmp_path)
+    assert (before["rows_in"], before["rows_out"], before["rows_quarantined"]) == (100, 96, 4)
+    for receipts in (tmp_path / "out/_runner/runs").rglob("receipts-*"):
+        receipts.unlink()
+    (tmp_path / "out/_SUCCESS").unlink()
+    executor(quarantine_job(tmp_path))
+    assert manifest(tmp_path) == before
+
+
+def test_rows_are_numbered_as_in_the_file_whatever_the_filter(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    executor(quarantine_job(tmp_path, **{"source.filters": [["x", ">", 20]]}))
+    assert [row["_row"] for row in quarantined(tmp_path).to_pylist()] == [15, 2]
+
+
+def test_a_quarantine_is_a_source_for_a_later_run(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    executor(quarantine_job(tmp_path))
+    again = job(
+        tmp_path, **{"source.path": str(tmp_path / "out/_runner/quarantine"), "sink.path": str(tmp_path / "mended")}
+    )
+    executor({**again, "predict.columns": ["x"], "sink.keep_columns": ["_source", "_row"]})
+    mended = [
+        value
+        for part in sorted((tmp_path / "mended").glob("part-*"))
+        for value in pq.read_table(part)["twice"].to_pylist()
+    ]
+    assert mended == [2 * x for x in sorted(BAD)]
+
+
+def test_strict_names_the_first_and_quarantine_continues_from_there(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    with pytest.raises(JobFailed, match=r"row \d+: ArithmeticError: cannot predict"):
+        executor({**quarantine_job(tmp_path), "errors": "strict"})
+    assert executor(quarantine_job(tmp_path)).status == "complete"
+    assert predicted(tmp_path) == [2 * x for x in range(100) if x not in BAD]
+
+
+def test_a_count_of_bad_rows_stops_the_job_and_names_the_first(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    with pytest.raises(JobFailed, match=r"errors\.max_bad_rows=3 allows 3"):
+        executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 3}))
+    assert not (tmp_path / "out/_SUCCESS").exists()
+    report = executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 4}))
+    assert report.status == "complete"
+
+
+def test_a_fraction_is_checked_at_the_end(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    with pytest.raises(
+        JobFailed, match=r"4 of 100 rows are bad; errors\.max_bad_rows=0\.03 allows 0\.03 of the rows seen"
+    ):
+        executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.03}))
+    with pytest.raises(JobFailed, match="4 of 100 rows"):
+        executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.03}))
+    assert executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.04})).status == "complete"
+
+
+def test_a_prediction_that_does_not_fit_the_schema_is_a_bad_row(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=1)
+    executor(quarantine_job(tmp_path, "odd", **{"predict.output_schema": {"y": "int64"}}))
+    assert predicted(tmp_path, "y") == [x for x in range(25) if x != 11]
+    assert [row["x"] for row in quarantined(tmp_path).to_pylist()] == [11]
+
+
+def test_a_batch_of_nothing_but_bad_rows(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=2)
+    bad = list(range(25))
+    executor(quarantine_job(tmp_path, **{"model.values": bad, "errors.max_bad_rows": 25}))
+    assert predicted(tmp_path) == [2 * x for x in range(25, 50)]
+    assert quarantined(tmp_path).num_rows == 25
+
+
+def test_a_broken_model_is_not_a_matter_of_rows(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    with pytest.raises(JobFailed, match="returned 9 predictions for a batch of 10 rows"):
+        executor(quarantine_job(tmp_path, "short"))
+
+
+def test_leaving_the_process_is_a_bad_row(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=1)
+    executor(quarantine_job(tmp_path, "leaving", **{"model.value": 12}))
+    assert predicted(tmp_path) == [2 * x for x in range(25) if x != 12]
+    assert "sys.exit(0)" in quarantined(tmp_path).to_pylist()[0]["_error"]
+
+
+def test_the_policy_is_not_in_the_fingerprint(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    executor(job(tmp_path))
+    before = digests(tmp_path)
+    try:
+        executor({**job(tmp_path), "errors": "quarantine"})
+    except SinkRefused as refused:  # pragma: no cover
+        pytest.fail(str(refused))
+    assert digests(tmp_path) == before
+
+
+@given(st.integers(1, 200), st.sets(st.integers(0, 199)))
+def test_bisection_finds_exactly_the_guilty_and_keeps_the_order(rows: int, guilty: set[int]) -> None:
+    def attempt(start: int, end: int) -> range:
+        if guilty & set(range(start, end)):
+            raise ValueError
+        return range(start, end)
+
+    expected = sorted(guilty & set(range(rows)))
+    try:
+        attempt(0, rows)
+    except ValueError as error:
+        found = list(bisect(rows, attempt, error))
+        assert [each.row for each in found if isinstance(each, Guilty)] == expected
+        spans = [(each.start, each.end) if isinstance(each, Good) else (each.row, each.row + 1) for each in found]
+        assert [row for start, end in spans for row in range(start, end)] == list(range(rows))
+
+
+@given(st.integers(0, 50), st.integers(0, 10**6), st.integers(0, 50))
+def test_a_count_is_a_count(limit: int, seen: int, bad: int) -> None:
+    assert Budget(limit).passed(bad, seen) == (bad > limit)
+
+
+def test_a_fraction_waits_for_ten_thousand_rows() -> None:
+    assert not Budget(0.01).passed(100, 100)
+    assert Budget(0.01).passed(101, 100)
+    assert Budget(0.01).passed(2, 100, final=True)
+    assert not Budget(0.01).passed(500, 50_000)
+    assert Budget(0.01).passed(501, 50_000)

@@ -1,0 +1,169 @@
+"""Credentials are never written: not to a log, a saved config, a manifest or a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from outside import runner, write_data, write_ops
+
+from runner.__main__ import main
+from runner.secrets import HIDDEN, is_secret, literals, redacted, shown, shown_override
+
+VALUE = "hunter2hunter2"
+DATA = ("source.path=in", "mode=inline", "sink.path=out")
+TAIL = "a credential does not belong in a config; give ${oc.env:NAME} and set NAME in the environment"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "source.storage_options.secret",
+        "sink.storage_options.token",
+        "source.storage_options.client_kwargs.aws_secret_access_key",
+        "source.storage_options.connection_string",
+        "source.storage_options.token.private_key",
+        "model.api_key",
+        "model.hf_token",
+        "model.credentials.user",
+        "model.passwords_secret[1]",
+        "ray.runtime_env.env_vars.HF_TOKEN",
+        "ray.runtime_env.env_vars.OPENAI_API_KEY",
+        "vars.db_password",
+    ],
+)
+def test_secret_keys(key: str) -> None:
+    assert is_secret(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.max_tokens",
+        "model.pad_token",
+        "model.tokenizer",
+        "source.storage_options.key",
+        "model.key",
+        "vars.password_file",
+    ],
+)
+def test_keys_that_are_none(key: str) -> None:
+    assert not is_secret(key)
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        ({"model": {"api_key": VALUE}}, ["model.api_key"]),
+        ({"model": {"api_key": 12345}}, ["model.api_key"]),
+        ({"model": {"keys": [{"api_key": VALUE}]}}, ["model.keys[0].api_key"]),
+        ({"model": {"api_key": "${oc.env:KEY}"}}, []),
+        ({"model": {"api_key": None}, "source": {"storage_options": {"token": "anon"}}}, []),
+        ({"model": {"api_key": "${vars.k}"}, "vars": {"k": VALUE}}, ["model.api_key"]),
+        ({"model": {"api_key": "${vars.k}"}, "vars": {"k": "${oc.env:KEY}"}}, []),
+        ({"source": {"path": f"sftp://me:{VALUE}@host/x"}}, ["source.path"]),
+        ({"source": {"path": "sftp://me:${oc.env:PW}@host/x"}}, []),
+        ({"source": {"path": "s3://anonymous@bucket/x"}}, []),
+    ],
+)
+def test_literals(config: dict[str, Any], keys: list[str]) -> None:
+    assert literals(config) == keys
+    if any(key.startswith(("model", "source")) for key in keys) and "vars" not in config:
+        assert VALUE not in str(redacted(config))
+
+
+def test_what_is_shown() -> None:
+    assert shown("model.api_key", VALUE) == f"model.api_key={HIDDEN}"
+    assert shown("source.storage_options", {"key": VALUE}) == f"source.storage_options={HIDDEN}"
+    assert shown("source.path", f"sftp://me:{VALUE}@host") == f"source.path=sftp://me:{HIDDEN}@host"
+    assert shown("source.columns", ["a", None, True]) == "source.columns=[a, null, true]"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"source.storage_options.secret={VALUE}",
+        f"source.storage_options={{secret:{VALUE}}}",
+        f"+model.api_key={VALUE}",
+        f"model.client={{api_key: {VALUE}}}",
+        f"sink.path=sftp://me:{VALUE}@host/out",
+    ],
+)
+def test_a_literal_is_refused_and_not_repeated(
+    override: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_data(tmp_path / "in")
+    for command in ([*DATA, override], [*DATA, override, "-m", "batch_size=0,5"], [*DATA, f"{override}(x"]):
+        assert main(command) == 2
+        out, err = capsys.readouterr()
+        assert VALUE not in out + err
+        assert TAIL in err or "oc.env:NAME" in err
+    assert VALUE.encode() not in everything_below(tmp_path)
+
+
+def test_a_sweep_over_a_literal_is_not_repeated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_data(tmp_path / "in")
+    assert main([*DATA, "-m", f"sink.storage_options.secret={VALUE},{VALUE}2"]) == 2
+    assert VALUE not in "".join(capsys.readouterr())
+
+
+LOADER = """
+def load(api_key: str, storage_options: dict | None = None):
+    assert api_key == {value!r} == storage_options["secret"]
+    return lambda batch: batch["a"]
+"""
+
+
+@pytest.mark.parametrize(
+    "sweep", [(), ("-m", "batch_size=5,6", "sink.path=out/${hydra:job.num}")], ids=["job", "sweep"]
+)
+def test_a_secret_of_the_environment_is_used_and_never_written(sweep: tuple[str, ...], tmp_path: Path) -> None:
+    write_data(tmp_path / "in")
+    write_ops(tmp_path)
+    (tmp_path / "ops/keyed.py").write_text("import os\n" + LOADER.replace("{value!r}", 'os.environ["KEY"]'))
+    argv = [
+        *DATA,
+        "model._target_=ops.keyed.load",
+        "model.api_key=${oc.env:KEY}",
+        "model.storage_options.secret=${vars.secret}",
+        "vars.secret=${oc.env:KEY}",
+        "source.storage_options.auto_mkdir=true",
+        *sweep,
+    ]
+    done = runner(argv, tmp_path, {"KEY": VALUE})
+    assert done.returncode == 0, done.stderr
+    assert VALUE not in done.stdout + done.stderr
+    written = everything_below(tmp_path)
+    assert b"${oc.env:KEY}" in written
+    assert VALUE.encode() not in written
+
+
+def test_a_secret_does_not_change_the_fingerprint(tmp_path: Path) -> None:
+    write_data(tmp_path / "in")
+    write_ops(tmp_path)
+    (tmp_path / "ops/open.py").write_text('def load(api_key: str):\n    return lambda batch: batch["a"]\n')
+    argv = [*DATA, "model._target_=ops.open.load", "model.api_key=${oc.env:KEY}"]
+    assert runner(argv, tmp_path, {"KEY": VALUE}).returncode == 0
+    again = runner(argv, tmp_path, {"KEY": "rotated"})
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
+
+
+def test_a_resolved_path_with_a_password_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WHERE", f"sftp://me:{VALUE}@host/in")
+    assert main(["source.path=${oc.env:WHERE}", "mode=inline"]) == 2
+    told = "error: source.path=***: a path with a password in it would be recorded; give it in source.storage_options\n"
+    assert capsys.readouterr().err == told
+
+
+def everything_below(folder: Path) -> bytes:
+    """All that is written in a folder, names included."""
+    return b"".join(str(file).encode() + file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def test_overrides_without_secrets_are_shown() -> None:
+    assert shown_override("batch_size=3") == "batch_size=3"
+    assert shown_override("mode") == "mode"

@@ -1,0 +1,223 @@
+"""`action=verify`: the proof, and each way in which it fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_job import job, manifest, parts, write_input
+
+from runner import run
+from runner.__main__ import main
+
+
+def command(tmp_path: Path, *more: str) -> list[str]:
+    given = [
+        "mode=inline",
+        "source=parquet",
+        f"source.path={tmp_path / 'in'}",
+        "model=custom",
+        "model._target_=predictors.poisoned",
+    ]
+    rows = ["model.values=[3,40]", "errors=quarantine", "errors.max_bad_rows=5", "batch_size=10", "shard_bytes=null"]
+    return [*given, *rows, f"sink.path={tmp_path / 'out'}", *more]
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """A complete job of four parts with two rows in quarantine."""
+    write_input(tmp_path / "in")
+    assert main(command(tmp_path)) == 0
+    return tmp_path
+
+
+def verified(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = main(command(tmp_path, "action=verify", *more))
+    return code, capsys.readouterr().out
+
+
+def test_a_complete_job_is_proved(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = verified(done, capsys)
+    assert (code, out.splitlines()[0]) == (0, "verified: 4 parts, 100 rows in, 98 predicted, 2 quarantined")
+    assert verified(done, capsys, "verify.deep=true")[0] == 0
+
+
+def delete_a_part(out: Path) -> str:
+    gone = sorted(out.glob("part-*"))[1]
+    gone.unlink()
+    return f"{gone.name}: the part is missing"
+
+
+def truncate_a_part(out: Path) -> str:
+    part = sorted(out.glob("part-*"))[1]
+    part.write_bytes(part.read_bytes()[:-10])
+    return f"{part.name}: is not what was committed"
+
+
+def swap_a_part(out: Path) -> str:
+    first, second = sorted(out.glob("part-*"))[:2]
+    first.write_bytes(second.read_bytes())
+    return f"{first.name}: is not what was committed"
+
+
+def add_a_stranger(out: Path) -> str:
+    (out / "extra.parquet").write_bytes(b"")
+    return "extra.parquet: is not ours"
+
+
+def add_a_stray_quarantine(out: Path) -> str:
+    (out / "_runner/quarantine/part-00000099-0123456789abcdef.parquet").write_bytes(b"")
+    return "no plan names the shard of this quarantine file"
+
+
+def delete_a_quarantine(out: Path) -> str:
+    sorted((out / "_runner/quarantine").iterdir())[0].unlink()
+    return "do not make 25 rows of input"
+
+
+def change_an_input(out: Path) -> str:
+    pq.write_table(pa.table({"x": [1], "id": ["a"]}), out.parent / "in/002.parquet")
+    return "002.parquet: changed since it was predicted"
+
+
+def delete_success(out: Path) -> str:
+    (out / "_SUCCESS").unlink()
+    return "_SUCCESS: is missing"
+
+
+def lose_rows_in_the_manifest(out: Path) -> str:
+    path = out / "_runner/manifest.json"
+    content = json.loads(path.read_text())
+    content["parts"][3]["rows_in"] += 1
+    path.write_text(json.dumps(content))
+    return "do not make 26 rows of input"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        delete_a_part, truncate_a_part, swap_a_part, add_a_stranger, add_a_stray_quarantine, delete_a_quarantine,
+        change_an_input, delete_success, lose_rows_in_the_manifest,
+    ],
+)  # fmt: skip
+def test_each_discrepancy_is_named(
+    done: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], str]
+) -> None:
+    told = damage(done / "out")
+    code, out = verified(done, capsys)
+    assert code == 1
+    assert told in out
+
+
+def test_new_input_is_only_not_yet_predicted(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_input(done / "in", files=1, first=4)
+    code, out = verified(done, capsys)
+    assert code == 0
+    assert "1 input file not yet predicted" in out
+    assert "004.parquet" in out
+
+
+def test_deep_reads_the_inputs_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A change that keeps size and time is found only by reading."""
+    victim = done / "in/001.parquet"
+    before = victim.stat()
+    content = bytearray(victim.read_bytes())
+    content[4:40] = bytes(36)
+    victim.write_bytes(bytes(content))
+    import os
+
+    os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert verified(done, capsys)[0] == 0
+    code, out = verified(done, capsys, "verify.deep=true")
+    assert code == 1
+    assert "cannot be read again" in out
+
+
+def test_nothing_to_verify_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_input(tmp_path / "in")
+    assert main(command(tmp_path, "action=verify")) == 2
+    assert "nothing to verify" in capsys.readouterr().err
+
+
+def test_verify_writes_nothing(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def tree() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in (done / "out").rglob("*")}
+
+    before = tree()
+    verified(done, capsys)
+    assert tree() == before
+
+
+# ---------------------------------------------------------------- losses that are accepted by name
+
+
+def corrupt(tmp_path: Path) -> None:
+    content = bytearray((tmp_path / "in/002.parquet").read_bytes())
+    content[4:60] = bytes(56)
+    (tmp_path / "in/002.parquet").write_bytes(bytes(content))
+
+
+def skipping(tmp_path: Path, **more: Any) -> dict[str, Any]:
+    return job(tmp_path, mode="inline", **{"errors.stop_after_failed_shards": 9, **more})
+
+
+def test_an_unreadable_file_fails_its_shard_and_is_skipped_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runner import JobFailed
+
+    write_input(tmp_path / "in")
+    corrupt(tmp_path)
+    with pytest.raises(JobFailed, match=r"002\.parquet cannot be read"):
+        run(skipping(tmp_path))
+    assert len(parts(tmp_path)) == 3, "the other shards did not go on"
+    report = run(skipping(tmp_path, **{"errors.skip_files": ["002.parquet"]}))
+    assert report.status == "complete"
+    assert "002.parquet" in report.notes[0]
+    assert manifest(tmp_path)["skipped"] == [str(tmp_path / "in/002.parquet")]
+    given = [f"source.path={tmp_path / 'in'}", f"sink.path={tmp_path / 'out'}", "source=parquet", "model=custom"]
+    code = main([*given, "model._target_=predictors.doubling", "action=verify", "verify.deep=true"])
+    out = capsys.readouterr().out
+    assert code == 0, out
+    assert "left out by errors.skip_files" in out
+
+
+def test_a_skipped_file_is_not_planned(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    (tmp_path / "in/000.parquet").write_bytes(b"no parquet")
+    report = run(skipping(tmp_path, **{"errors.skip_files": ["*/000.parquet"]}))
+    assert (report.rows_out, manifest(tmp_path)["skipped"]) == (75, [str(tmp_path / "in/000.parquet")])
+
+
+def test_nan_is_kept_or_quarantined(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    nan = {"mode": "inline", "predict.columns": ["x"]}
+    kept = run(job(tmp_path, "not_a_number", **nan, **{"sink.path": str(tmp_path / "kept")}))
+    assert kept.rows_quarantined == 0
+    strict = run(
+        job(
+            tmp_path,
+            "not_a_number",
+            errors="quarantine",
+            **nan,
+            **{"errors.on_nan": "quarantine", "errors.max_bad_rows": 10},
+        )
+    )
+    assert (strict.rows_out, strict.rows_quarantined) == (90, 10)
+
+
+def test_temporaries_of_killed_runs_are_cleaned(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    run(job(tmp_path, mode="inline"))
+    ours = tmp_path / "out" / f".{parts(tmp_path)[0].name}.0a1b2c3d.tmp"
+    theirs = tmp_path / "out" / ".notes.0a1b2c3d.tmp"
+    for path in (ours, theirs):
+        path.write_text("half")
+    run(job(tmp_path, mode="inline"))
+    assert (ours.exists(), theirs.exists()) == (False, True)
