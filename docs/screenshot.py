@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-ARGUMENTS = ["mode=actors", "num_actors=8", "sink.path=/tmp/predictions"]
+ARGUMENTS = ["mode=actors", "num_actors=8", "sink.path=predictions"]
 COLUMNS = 124
 ERASED = re.compile(rb"[^\n]*\x1b\[2K")  # what the progress bar drew and took back
 

@@ -14,7 +14,7 @@ from functools import partial
 from runner import planning, worker
 from runner.account import Account
 from runner.dispatch import Dispatcher
-from runner.errors import Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
+from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
 from runner.ledger import Ledger, make_ready, refuse
 from runner.locations import is_local
 from runner.mark import Mark
@@ -23,9 +23,8 @@ from runner.progress import Progress, progress
 from runner.report import Report
 from runner.signals import Signals
 from runner.spec import Job
-from runner.storage import Store
 from runner.survey import Survey, look
-from runner.transience import is_transient
+from runner.transience import NETWORK_TROUBLE, is_transient
 from runner.types import ModelSource, Pool, Setup
 
 
@@ -41,11 +40,12 @@ def run(job: Job, show: Progress | None = None) -> Report:
     """
     show = show or progress()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    sink = f"sink.path={job.sink.store.root}"
     ledger = open_ledger(job, run_id)
-    with Signals() as signals, _marked(ledger.store, run_id), contextlib.closing(show):
+    with Signals() as signals, contextlib.closing(show), _marked(ledger, sink):
         ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
-        with Account(job, show, ledger) as account:
-            survey = look(job, ledger)
+        with Account(job, show, ledger) as account, telling(sink, Incomplete):
+            survey = survey_of(job, ledger)
             account.begin(survey)
             if survey.pending:
                 predict(job, survey, account, signals)
@@ -62,29 +62,47 @@ def open_ledger(job: Job, run_id: str) -> Ledger:
         SinkRefused: It holds something else, or cannot be read.
         Incomplete: It cannot be read now.
     """
-    with _telling(job.sink.store.root):
+    with telling(f"sink.path={job.sink.store.root}", SinkRefused):
         ledger = Ledger(job.sink, run_id)
         refuse(ledger, job.fields, job.sink.save_mode, job.sink.accept)
     return ledger
 
 
+def survey_of(job: Job, ledger: Ledger) -> Survey:
+    """What there is to do.
+
+    Raises:
+        ConfigError: The input cannot be used.
+        Incomplete: It cannot be used now.
+    """
+    with telling("source", ConfigError):
+        return look(job, ledger)
+
+
 @contextlib.contextmanager
-def _marked(store: Store, run_id: str) -> Iterator[None]:
+def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
     """The sink marked as this run's: the first write, which shows whether it can be written at all."""
     with contextlib.ExitStack() as stack:
-        with _telling(store.root):
-            stack.enter_context(Mark(store, run_id))
+        with telling(sink, SinkRefused):
+            stack.enter_context(Mark(ledger.store, ledger.run_id))
         yield
+
+
+def is_of_storage(error: Exception) -> bool:
+    """Whether a file system or a store's client raised this, and not our own code."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in NETWORK_TROUBLE
 
 
 @contextlib.contextmanager
-def _telling(root: str) -> Iterator[None]:
-    """Storage errors of the sink, told with its key."""
+def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
+    """Errors of a storage, told with what it is used for: `Incomplete` where a later try may not meet them."""
     try:
         yield
-    except OSError as error:
-        kind = Incomplete if is_transient(error) else SinkRefused
-        raise kind(f"sink.path={root}: cannot be used: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        if isinstance(error, RunnerError) or not is_of_storage(error):
+            raise
+        kind = Incomplete if is_transient(error) else refusal
+        raise kind(f"{what}: cannot be used: {type(error).__name__}: {error}") from error
 
 
 def predict(job: Job, survey: Survey, account: Account, signals: Signals) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from runner.job import open_ledger, setup_of
+from runner.job import open_ledger, setup_of, survey_of
 from runner.planning import Fit, demands
 from runner.report import counted, size
 from runner.spec import Job
-from runner.survey import look
 from runner.types import Shard
 
 SHOWN = 20
@@ -22,7 +21,7 @@ def preview(job: Job) -> list[str]:
         ConfigError, SinkRefused: As a run would.
     """
     ledger = open_ledger(job, "preview")
-    survey = look(job, ledger)
+    survey = survey_of(job, ledger)
     pending = {shard.id for shard in survey.pending}
     shards = [*ledger.shards, *survey.new]
     return [

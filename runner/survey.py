@@ -119,19 +119,31 @@ def _gone(files: Sequence[File], covered: Mapping[str, File]) -> list[str]:
 
 
 def agreed_schema(recorded: Recorded | None, found: pa.Schema | None) -> pa.Schema | None:
-    """The source's schema: the recorded one, which new files must agree with.
+    """The source's schema: the recorded one, which whatever new files hold must fit without loss.
 
     Raises:
-        ConfigError: They do not: which columns.
+        ConfigError: It does not: which columns.
     """
-    import pyarrow as pa
-
     was = recorded.source_schema if recorded else None
     if was is None or found is None:
         return found if was is None else was
     kinds = {column.name: column.type for column in found}
-    wrong = [f"{c.name!r} is {c.type} in the recorded plan, {kinds.get(c.name, 'missing')} in the new files" for c in was
-             if kinds.get(c.name) not in (c.type, pa.null())]  # fmt: skip
+    wrong = [
+        f"{column.name!r} is {column.type} in the recorded plan, {kinds.get(column.name, 'missing')} in the new files"
+        for column in was
+        if column.name not in kinds or not _fits(kinds[column.name], column.type)
+    ]
     if wrong:
         raise ConfigError(f"source.path: the new files do not have the recorded schema: {'; '.join(wrong)}")
     return was
+
+
+def _fits(kind: pa.DataType, recorded: pa.DataType) -> bool:
+    """Whether every value of a type is one of the recorded type: a day of whole numbers in a column of fractions."""
+    import pyarrow as pa
+
+    both = [pa.schema([("", recorded)]), pa.schema([("", kind)])]
+    try:
+        return bool(pa.unify_schemas(both, promote_options="permissive").field(0).type == recorded)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return False

@@ -275,6 +275,16 @@ def test_append_refuses_files_of_another_schema(executor: Runs, tmp_path: Path) 
         executor(job(tmp_path, **{"sink.save_mode": "append"}))
 
 
+def test_append_takes_files_whose_values_fit(executor: Runs, tmp_path: Path) -> None:
+    """A day without fractions, or with nothing but nulls, is a day like any other."""
+    for name, x in [("a", [0.5]), ("b", [1]), ("c", pa.nulls(1))]:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pq.write_table(pa.table({"x": x, "id": ["i"]}), tmp_path / f"in/{name}.parquet")
+        executor(job(tmp_path, **{"sink.save_mode": "append"}))
+    assert predicted(tmp_path) == [1.0, 2.0, None]
+    assert {str(pq.read_schema(part)) for part in parts(tmp_path)} == {"twice: double"}
+
+
 def test_a_changed_input_file_is_refused_by_name(executor: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     executor(job(tmp_path))

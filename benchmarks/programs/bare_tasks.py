@@ -24,8 +24,10 @@ def main() -> None:
     """Run it."""
     given = arguments()
     start_ray()
-    started = time.perf_counter()
     model = ray.put(given.workload.load())
+    # Ours has probed one batch before its clock runs: one worker is up there, so one is up here.
+    ray.get(predict_shard.remote(model, given.files[0], given.out, given.name))
+    started = time.perf_counter()
     ray.get([predict_shard.remote(model, file, given.out, given.name) for file in given.files])
     finish(started)
     ray.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from runner.planning import Fit, demands, fit
 from runner.types import RayOptions, Resources, Setup
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
 _joined: dict[str, bool] = {}  # whether the session of this process is private
 
 
@@ -31,6 +33,7 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
     if not private:
         named = "ray.address" if options.address else "RAY_ADDRESS"
         say(f"ray: joining the cluster at {address} ({named})")
+    logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     try:
         ray.init(address=address, **_init_options(options, private=private))
     except (ConnectionError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,21 @@ from runner.types import File, Filters, Fragment
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class _Line:
+    """One line on stderr that moves on a terminal, and is said once elsewhere."""
+
+    def __init__(self, ending: str) -> None:
+        self._ending, self._said = ending, False
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            last = re.search(r" (\d+)/\1$", text) is not None
+            print(f"\r{text} {self._ending}", end="\n" if last else "", file=sys.stderr, flush=True)
+        elif not self._said:
+            print(f"{text} {self._ending}", file=sys.stderr, flush=True)
+        self._said = True
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,8 @@ class Taxi:
 
     def files(self) -> list[File]:
         """All twelve, generated if they are missing."""
-        taxi.ensure(Path(str(self._files.path)), lambda text: print(text, file=sys.stderr, flush=True))
+        folder = Path(str(self._files.path))
+        taxi.ensure(folder, _Line(f"in {folder}, once"))
         return self._files.files()
 
     def inspect(
