@@ -11,9 +11,10 @@ from typing import Literal
 from runner.dispatch import Dispatcher, Event, Retried
 from runner.errors import Interrupted, JobFailed
 from runner.fingerprint import versions
-from runner.ledger import Ledger, Recorded
+from runner.ledger import Ledger
 from runner.progress import Progress
 from runner.quarantine import Budget
+from runner.recipe import Recorded
 from runner.report import Report
 from runner.spec import Job
 from runner.survey import Survey

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runner.errors import ConfigError
 from runner.storage import absolute, digest
-
-if TYPE_CHECKING:
-    from runner.spec import Job
+from runner.types import Loader, Predict, Sink, Source
 
 PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
 
 
-def fingerprint_fields(job: Job) -> dict[str, Any]:
+def fingerprint_fields(model: Loader, predict: Predict, source: Source, sink: Sink, batch_size: int) -> dict[str, Any]:
     """Name to value, as the recipe records them and a refusal shows them side by side."""
-    predict = job.predict
-    code = {"predict.version": predict.version} if predict.version is not None else {"model.code": job.model.code}
+    code = {"predict.version": predict.version} if predict.version is not None else {"model.code": model.code}
     return {
-        "model": job.model.target,
-        "model.arguments": _plain(job.model.arguments),
+        "model": model.target,
+        "model.arguments": _plain(model.arguments),
         **code,
-        **_artifacts(job),
+        **_artifacts(model, predict),
         "predict.input": predict.input,
         "predict.columns": predict.columns,
         "predict.output_schema": predict.output_schema,
-        "batch_size": job.batch_size,
-        "source.filters": _plain(job.source.filters),
-        **{f"sink.{name}": value for name, value in job.sink.settings().items()},
+        "batch_size": batch_size,
+        "source.filters": _plain(source.filters),
+        **{f"sink.{name}": value for name, value in sink.settings().items()},
     }
 
 
-def _artifacts(job: Job) -> dict[str, Any]:
+def _artifacts(model: Loader, predict: Predict) -> dict[str, Any]:
     """Checksums of the files that the model is made of, by path."""
-    options = job.model.arguments.get("storage_options") or {}
-    paths = job.predict.artifacts
+    options = model.arguments.get("storage_options") or {}
+    paths = predict.artifacts
     if paths is None:
-        own = job.model.arguments.get("path")
+        own = model.arguments.get("path")
         paths = [own] if isinstance(own, str) else []
     return {f"artifact {path}": _digest(path, options) for path in paths}
 

@@ -13,9 +13,10 @@ from functools import partial
 
 from runner import planning, worker
 from runner.account import Account
+from runner.admission import make_ready, refuse
 from runner.dispatch import Dispatcher
 from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
-from runner.ledger import Ledger, make_ready, refuse
+from runner.ledger import Ledger
 from runner.locations import is_local
 from runner.mark import Mark
 from runner.output import raise_for, settle

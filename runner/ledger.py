@@ -11,13 +11,14 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from runner import planning, quarantine
 from runner.errors import Incomplete, SinkRefused
+from runner.recipe import Recorded
 from runner.storage import Store
-from runner.types import File, Receipt, SaveMode, Shard, Sink, Stages
+from runner.types import File, Receipt, Shard, Sink, Stages
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,76 +36,6 @@ OUR_TEMPORARY = re.compile(
     r"\.[0-9a-f]{8}\.tmp"
 )
 NAMED = 3  # files that a message names before it counts the rest
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """The recipe as a sink has it.
-
-    Attributes:
-        fields: What the fingerprint is made of, by name.
-        source_schema: Of all source columns that are offered.
-        output_schema: Of the predictions; `None` while no row has been seen.
-        config: The resolved config, redacted.
-        versions: Of the packages that wrote it.
-        accepted: Differences that `sink.accept` has let pass, oldest first.
-    """
-
-    fields: Mapping[str, Any]
-    source_schema: pa.Schema | None
-    output_schema: pa.Schema | None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    accepted: Sequence[Mapping[str, Any]] = ()
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits over `fields`."""
-        return planning.fingerprint(self.fields)
-
-    def to_json(self) -> bytes:
-        """For people and for `from_json`."""
-        content = {
-            "fingerprint": self.fingerprint,
-            "fields": self.fields,
-            "source_schema": _spelled(self.source_schema),
-            "output_schema": _spelled(self.output_schema),
-            "accepted": list(self.accepted),
-            "versions": self.versions,
-            "config": self.config,
-            "arrow": {
-                "source_schema": _encoded(self.source_schema),
-                "output_schema": _encoded(self.output_schema),
-            },
-        }
-        return json.dumps(content, indent=2, default=str).encode()
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Recorded:
-        """Read what `to_json` wrote."""
-        content = json.loads(text)
-        schemas = {name: _decoded(encoded) for name, encoded in content["arrow"].items()}
-        return cls(
-            content["fields"],
-            **schemas,
-            config=content["config"],
-            versions=content["versions"],
-            accepted=content["accepted"],
-        )
-
-
-def _spelled(schema: pa.Schema | None) -> dict[str, str] | None:
-    return None if schema is None else {column.name: str(column.type) for column in schema}
-
-
-def _encoded(schema: pa.Schema | None) -> str | None:
-    return None if schema is None else schema.serialize().to_pybytes().hex()
-
-
-def _decoded(encoded: str | None) -> pa.Schema | None:
-    import pyarrow as pa
-
-    return None if encoded is None else pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(encoded)))
 
 
 class Ledger:
@@ -385,53 +316,3 @@ def named(names: Iterable[str]) -> str:
     found = list(names)
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(found[:NAMED]) + more
-
-
-# ---------------------------------------------------------------- may this job write here?
-
-
-def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> None:
-    """Refuse a sink that this job must not touch; changes nothing.
-
-    Raises:
-        SinkRefused: It holds another job's output, files that are not ours, or anything at all with `error`.
-    """
-    root = ledger.store.root
-    if strangers := ledger.strangers():
-        raise SinkRefused(
-            f"sink.path={root}: holds files that this job did not write: {named(strangers)}; give another path, or move them"
-        )
-    if save_mode == "error" and not ledger.empty:
-        raise SinkRefused(f"sink.path={root}: not empty, and sink.save_mode=error")
-    refused = ledger.differences(fields, accept)
-    if refused and ledger.committed and save_mode != "overwrite":
-        raise SinkRefused(_refusal(ledger, refused))
-
-
-def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> Ledger:
-    """Make a sink that was not refused ready.
-
-    What is to be overwritten is wiped, also another job's records that nothing was ever committed under (a model that never
-    worked); a difference that is accepted is recorded.
-
-    Returns:
-        The ledger to go on with.
-    """
-    ledger.drop_stale_temporaries()
-    if ledger.differences(fields, accept) or (save_mode == "overwrite" and ledger.complete):
-        return ledger.wipe()
-    if (different := ledger.differences(fields)) and ledger.recorded is not None:
-        note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
-        accepted = [*ledger.recorded.accepted, note]
-        ledger.rewrite_recipe(replace(ledger.recorded, fields=fields, accepted=accepted))
-    return ledger
-
-
-def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
-    width = max(len(name) for name in different)
-    lines = [f"  {name:<{width}}  there: {was!r}   now: {now!r}" for name, (was, now) in different.items()]
-    return "\n".join(
-        [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
-         "give another sink.path, sink.save_mode=overwrite to replace it, or "
-         f"sink.accept=[{','.join(different)}] to go on as if they were the same"]
-    )  # fmt: skip

@@ -12,8 +12,9 @@ from runner.batches import parse_schema
 from runner.dispatch import Dispatcher
 from runner.errors import ConfigError, Incomplete, JobFailed
 from runner.fingerprint import versions
-from runner.ledger import Ledger, Recorded
+from runner.ledger import Ledger
 from runner.quarantine import Budget
+from runner.recipe import Recorded
 from runner.spec import Job
 from runner.survey import Survey
 from runner.types import Failure, Pool, Probe

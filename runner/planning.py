@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
-from runner.types import File, Fragment, Resources, Shard
+from runner.types import File, Fit, Fragment, Resources, Shard
 
 MIB = 1024**2
 LARGEST_SHARD = 128 * MIB
@@ -99,19 +98,6 @@ def execution_order(shards: Iterable[Shard]) -> list[Shard]:
 
 
 # ---------------------------------------------------------------- does it fit?
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How many workers fit.
-
-    Attributes:
-        count: At once, over all nodes.
-        arithmetic: Why, for people.
-    """
-
-    count: int
-    arithmetic: str
 
 
 def demands(resources: Resources) -> dict[str, float]:

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from runner.job import open_ledger, setup_of, survey_of
-from runner.planning import Fit, demands
+from runner.planning import demands
 from runner.report import counted, size
 from runner.spec import Job
-from runner.types import Shard
+from runner.types import Fit, Shard
 
 SHOWN = 20
 

@@ -14,16 +14,22 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from runner.locations import on_disk
 from runner.transience import is_transient
-from runner.types import Written
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"})
 CREATE_BLOCK = 64 * 1024**2  # one request creates up to this: only that is exclusive on every S3
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _CREATING = threading.Lock()
+
+
+class Written(NamedTuple):
+    """A published file: its size and `sha256:...`."""
+
+    bytes: int
+    checksum: str
 
 
 class Measured:

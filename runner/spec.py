@@ -40,4 +40,4 @@ class Job:
     @cached_property
     def fields(self) -> dict[str, Any]:
         """What the fingerprint is made of: artifacts are read once per job."""
-        return fingerprint_fields(self)
+        return fingerprint_fields(self.model, self.predict, self.source, self.sink, self.batch_size)

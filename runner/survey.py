@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from runner import planning
 from runner.errors import ConfigError
-from runner.ledger import Ledger, Recorded, named
+from runner.ledger import Ledger, named
+from runner.recipe import Recorded
 from runner.sources.filters import filter_columns
 from runner.spec import Job
 from runner.types import File, Fragment, Shard

@@ -1,9 +1,18 @@
-"""Which errors of a storage a later try may not meet: throttling, 5xx, timeouts, broken connections."""
+"""Which errors of a storage a later try may not meet: throttling, 5xx, timeouts, broken connections; and when to try again."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+FIRST_BACKOFF = 0.5
+LONGEST_BACKOFF = 30.0
+MORE_TRIES = 4  # of one small request, such as a record of the driver's own
 
 TRANSIENT_ERRNO = frozenset(
     {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
@@ -13,6 +22,8 @@ TRANSIENT_ERRNO = frozenset(
 TRANSIENT_CODES = frozenset(
     {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"}
     | {"TooManyRequests", "RequestLimitExceeded", "OperationAborted", "ConditionalRequestConflict", "IncompleteBody"}
+    # An upload whose end was asked for twice because the first answer was lost; writing it all again works.
+    | {"NoSuchUpload"}
 )
 # Package to its base classes of network trouble, by name: none of them may be imported to be recognised.
 NETWORK_TROUBLE: Mapping[str, frozenset[str]] = {
@@ -25,6 +36,29 @@ NETWORK_TROUBLE: Mapping[str, frozenset[str]] = {
     "requests": frozenset({"ConnectionError", "Timeout", "ChunkedEncodingError"}),
     "urllib3": frozenset({"ProtocolError", "TimeoutError", "MaxRetryError"}),
 }
+
+
+def backoff(tries: int, jitter: float) -> float:
+    """Seconds before try number `tries` + 1: doubling from 0.5 s to 30 s, times 0.5 to 1 by `jitter` (0 to 1)."""
+    return min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0**tries) * (0.5 + jitter / 2)
+
+
+def retrying(
+    act: Callable[[], T],
+    more: int = MORE_TRIES,
+    *,
+    sleep: Callable[[float], object] = time.sleep,
+    jitter: Callable[[], float] = random.random,
+) -> T:
+    """Do what may be done twice, and `more` times again while its errors are transient; the last error is raised."""
+    for tries in range(more):
+        try:
+            return act()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        sleep(backoff(tries, jitter()))
+    return act()
 
 
 def is_transient(error: BaseException) -> bool:

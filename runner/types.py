@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from runner.planning import Fit
+    from runner.publishing import Written
     from runner.storage import Store
 
 # ---------------------------------------------------------------- values that a config spells in several ways
@@ -281,6 +281,19 @@ class RayOptions:
     runtime_env: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How many workers fit.
+
+    Attributes:
+        count: At once, over all nodes.
+        arithmetic: Why, for people.
+    """
+
+    count: int
+    arithmetic: str
+
+
 class Stages(NamedTuple):
     """Seconds a worker spent."""
 
@@ -480,13 +493,6 @@ class Setup:
 
 
 # ---------------------------------------------------------------- output
-
-
-class Written(NamedTuple):
-    """A published file: its size and `sha256:...`."""
-
-    bytes: int
-    checksum: str
 
 
 SaveMode = Literal["resume", "append", "overwrite", "error"]

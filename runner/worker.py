@@ -20,6 +20,7 @@ from runner.batches import BadPredictions, fixed_schema
 from runner.care import CARELESS, Care
 from runner.child import Child
 from runner.predicting import Predicting, Rows, Sifted, Trouble, allowance, bad_rows, sift, told, without
+from runner.publishing import Written
 from runner.quarantine import BadRow, Budget
 from runner.transience import is_transient
 from runner.types import (
@@ -36,7 +37,6 @@ from runner.types import (
     Shard,
     Sink,
     Stages,
-    Written,
 )
 
 if TYPE_CHECKING:

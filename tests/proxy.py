@@ -26,6 +26,7 @@ _CHUNK = 64 * 1024
 # About one connection only; `Expect` is answered by the proxy itself.
 _OF_ONE_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "expect", "te", "upgrade"})
 _NO_ANSWER = 0
+_BROKEN = 599  # of answers that are never sent
 _TEXTS = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}
 
 What = Literal["error", "slow", "stall", "deaf", "reset", "lose"]
@@ -184,7 +185,7 @@ class _Handler:
         status = _NO_ANSWER
         try:
             answer = await (self._pass(request) if fault is None else self._disturb(fault, request))
-            status = answer.status
+            status = _NO_ANSWER if answer.status == _BROKEN else answer.status
             return answer
         finally:
             self._state.note(replace(seen, status=status, fault=what))
@@ -270,6 +271,3 @@ def _broken(request: web.BaseRequest) -> web.Response:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     return web.Response(status=_BROKEN)
-
-
-_BROKEN = 599  # never sent

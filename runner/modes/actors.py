@@ -11,8 +11,7 @@ from typing import Any
 from runner.errors import Incomplete
 from runner.modes.remote import Box, box, execute, result_of
 from runner.modes.session import capacity, is_private, remote_options
-from runner.planning import Fit
-from runner.types import Answer, Auto, Done, Lost, ModelSource, Pool, Positive, Seconds, Setup, Work
+from runner.types import Answer, Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Seconds, Setup, Work
 
 STILLBORN = 3  # actors in a row that never came up, before the job gives in
 

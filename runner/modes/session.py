@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.errors import ConfigError, Incomplete
-from runner.planning import Fit, demands, fit
-from runner.types import RayOptions, Resources, Setup
+from runner.planning import demands, fit
+from runner.types import Fit, RayOptions, Resources, Setup
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
-TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
+TOKEN_LOGGER = (
+    "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
+)
 _joined: dict[str, bool] = {}  # whether the session of this process is private
 
 

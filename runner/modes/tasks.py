@@ -7,8 +7,7 @@ from typing import Any
 
 from runner.modes.remote import Box, box, execute, result_of
 from runner.modes.session import capacity, remote_options
-from runner.planning import Fit
-from runner.types import Auto, Done, ModelSource, Pool, Positive, Setup, Work
+from runner.types import Auto, Done, Fit, ModelSource, Pool, Positive, Setup, Work
 
 
 @dataclass(frozen=True)

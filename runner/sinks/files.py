@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import ConfigError
+from runner.publishing import Written
 from runner.sinks import formats
 from runner.storage import Store, absolute
-from runner.types import SaveMode, Shard, Written
+from runner.types import SaveMode, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa

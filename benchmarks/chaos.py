@@ -1,0 +1,381 @@
+"""Jobs under random kills, storage faults and poison rows: restarted until complete, then held against an undisturbed run.
+
+python benchmarks/chaos.py --seeds 50 --shards 300
+python benchmarks/chaos.py --first 7 --seeds 1 --modes actors --keep      # one seed again; timing is never the same twice
+
+Prints a line per seed and the totals; ends with 1 if a row was lost or doubled or anything differs. Minutes, not for CI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HERE = Path(__file__).parent
+ROWS = 20  # per shard
+BATCH = 8
+FAULTS = "CHAOS_FAULTS"  # probability that one operation of the storage fails
+TALLY = "CHAOS_TALLY"  # a file with one byte per fault
+CALM = "CHAOS_CALM"  # set: deadly rows only raise, and a batch takes no time
+MOST_STARTS = 40
+DISTURBED_STARTS = 4  # after so many, the driver is left alone
+LONGEST = 240.0  # seconds of one start, after which it counts as hanging
+
+
+# ---------------------------------------------------------------- in the job's processes
+
+
+def load(raising: list[int], deadly: list[int], seconds: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A model that takes `seconds` per batch, raises for some ids, and takes its process down for others."""
+    calm = CALM in os.environ
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        time.sleep(0 if calm else seconds)
+        ids = set(batch["id"])
+        if not calm and ids & set(deadly):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if bad := ids & {*raising, *deadly}:
+            raise ArithmeticError(f"cannot predict {min(bad)}")
+        return batch[["id"]].mul(3).rename(columns={"id": "thrice"})
+
+    return predict
+
+
+def trip() -> None:
+    """Fail now and then, as storage does."""
+    if random.random() < float(os.environ.get(FAULTS, "0")):
+        with Path(os.environ[TALLY]).open("ab") as tally:
+            tally.write(b".")
+        raise random.choice([ConnectionResetError("chaos"), TimeoutError("chaos"), OSError(errno.EIO, "chaos")])
+
+
+class FlakyFile:
+    """A file that fails at some write."""
+
+    def __init__(self, file: Any) -> None:
+        """Wrap an open file."""
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> FlakyFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, data: Any) -> Any:
+        """Write, or fail."""
+        trip()
+        return self._file.write(data)
+
+
+class FlakyDisk(LocalFileSystem):
+    """The local disk with faults; takes the place of fsspec's own."""
+
+    def open(self, path: str, mode: str = "rb", **more: Any) -> Any:
+        """Open, or fail."""
+        trip()
+        file = super().open(path, mode, **more)
+        return file if mode.startswith("r") else FlakyFile(file)
+
+    def ls(self, path: str, detail: bool = False, **more: Any) -> Any:
+        """List, or fail."""
+        trip()
+        return super().ls(path, detail, **more)
+
+    def mv(self, path1: str, path2: str, **more: Any) -> None:
+        """Move, or fail before it or after it."""
+        trip()
+        super().mv(path1, path2, **more)
+        trip()
+
+
+class Remote(FlakyDisk):
+    """The same under a protocol of its own: taken for a remote storage, with rename by `mv`."""
+
+    protocol = "chaos"
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return super()._strip_protocol(path.removeprefix("chaos://") if isinstance(path, str) else path)
+
+
+def install(folder: Path) -> None:
+    """Make every process that has the folder on its path use the flaky storage."""
+    entry = folder / "chaos-0.dist-info"
+    entry.mkdir(parents=True)
+    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: chaos\nVersion: 0\n")
+    (entry / "entry_points.txt").write_text(
+        "[fsspec.specs]\nfile = chaos:FlakyDisk\nlocal = chaos:FlakyDisk\nchaos = chaos:Remote\n"
+    )
+
+
+# ---------------------------------------------------------------- one seed
+
+
+@dataclass
+class Seed:
+    """One job: what it is made of, and what happened to it.
+
+    Attributes:
+        number: Of the random choices.
+        mode: Who executes the disturbed runs.
+        shards: Input files.
+        place: Its folder.
+        counts: Kills by kind, starts, exit codes, faults, and what was found at the end.
+    """
+
+    number: int
+    mode: str
+    shards: int
+    place: Path
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        """Choose the poison rows."""
+        self.random = random.Random(self.number)
+        chosen = self.random.sample(range(self.rows), 5)
+        self.raising, self.deadly = (chosen, []) if self.mode == "inline" else (chosen[:3], chosen[3:])
+        self.remote = bool(self.number % 2)
+
+    @property
+    def rows(self) -> int:
+        """In all files."""
+        return self.shards * ROWS
+
+    def command(self, sink: str, *more: str) -> list[str]:
+        """The job, as it is typed each time."""
+        path = f"chaos://{self.place / sink}" if self.remote else str(self.place / sink)
+        return [
+            sys.executable, "-m", "runner", "source=parquet", f"source.path=chaos://{self.place / 'in'}", "model=custom",
+            "model._target_=chaos.load", f"model.raising={self.raising}", f"model.deadly={self.deadly}",
+            "model.seconds=0.015", f"batch_size={BATCH}", "shard_bytes=null", "sink.keep_columns=[id]",
+            "predict.columns=[id]", "errors=quarantine", "errors.max_bad_rows=5", f"sink.path={path}", *more,
+        ]  # fmt: skip
+
+    def environment(self, *, faults: float = 0.0) -> dict[str, str]:
+        """With the flaky storage, whose faults are off unless a probability is given."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        given = {FAULTS: str(faults), TALLY: str(self.place / "faults"), "PYTHONUNBUFFERED": "1"}
+        return {**kept, **given, "PYTHONPATH": os.pathsep.join(map(str, [HERE.parent, HERE, self.place / "site"]))}
+
+    def prepare(self) -> None:
+        """Write the input."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        install(self.place / "site")
+        (self.place / "in").mkdir()
+        for i in range(self.shards):
+            ids = list(range(i * ROWS, (i + 1) * ROWS))
+            pq.write_table(pa.table({"id": ids, "text": [f"row {each}" for each in ids]}), self.place / f"in/{i:05}.parquet")
+
+    def calm(self) -> None:
+        """The undisturbed run, in one process, where deadly rows only raise: the same fingerprint, the same parts."""
+        environment = {**self.environment(), CALM: "1"}
+        command = self.command("calm", "mode=inline", f"hydra.run.dir={self.place / 'hydra'}")
+        subprocess.run(command, cwd=self.place, env=environment, check=True, capture_output=True)
+
+    def verify(self) -> int:
+        """What `action=verify` says."""
+        command = self.command("out", "mode=inline", "action=verify", f"hydra.run.dir={self.place / 'hydra'}")
+        done = subprocess.run(command, cwd=self.place, env=self.environment(), capture_output=True, text=True, check=False)
+        with (self.place / "log").open("a") as log:
+            log.write(f"\n--- verify: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.returncode
+
+
+def disturbed(seed: Seed, faults: float) -> bool:
+    """Start the job again and again while things go wrong; whether it was complete in the end."""
+    for start in range(MOST_STARTS):
+        seed.counts["starts"] += 1
+        code = _start(seed, faults, spare_driver=start >= DISTURBED_STARTS, spare_workers=start >= 2 * DISTURBED_STARTS)
+        seed.counts[f"exit {code}"] += 1
+        if code == 0:
+            return True
+    return False
+
+
+def _start(seed: Seed, faults: float, *, spare_driver: bool, spare_workers: bool) -> int:
+    """One start of the driver, watched and disturbed until it ends."""
+    with (seed.place / "log").open("a") as log:
+        log.write(f"\n--- start {seed.counts['starts']}\n")
+        log.flush()
+        driver = subprocess.Popen(
+            seed.command("out", f"mode={seed.mode}", f"hydra.run.dir={seed.place / 'hydra'}"),
+            cwd=seed.place, env=seed.environment(faults=faults), stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    began = time.monotonic()
+    due = _driver_falls(seed, spare_driver)
+    next_worker = began + seed.random.expovariate(0.25)
+    while driver.poll() is None:
+        now = time.monotonic()
+        if now - began > LONGEST:
+            seed.counts["hung"] += 1
+            driver.kill()
+        elif due(now - began):
+            driver.kill()
+            seed.counts["killed driver"] += 1
+        elif now > next_worker and seed.mode != "inline" and not spare_workers:
+            _kill_workers(seed, driver.pid)
+            next_worker = now + seed.random.expovariate(1.0)
+        time.sleep(0.02)
+    return driver.wait()
+
+
+def _driver_falls(seed: Seed, spare: bool) -> Callable[[float], bool]:
+    """When the driver is killed in this start: at a random moment, or at a random number of further parts."""
+    if spare or seed.random.random() < 0.15:
+        return lambda _: False
+    if seed.random.random() < 0.25:
+        moment = seed.random.uniform(0.3, 2.0 if seed.mode == "inline" else 8.0)
+        return lambda seconds: seconds > moment
+    target = _parts(seed) + seed.random.randint(1, max(1, (seed.shards - _parts(seed)) * 2 // 3))
+    return lambda _: _parts(seed) >= target
+
+
+def _parts(seed: Seed) -> int:
+    out = seed.place / "out"
+    return sum(name.startswith("part-") for name in os.listdir(out)) if out.exists() else 0  # noqa: PTH208
+
+
+def _kill_workers(seed: Seed, driver: int) -> None:
+    """SIGKILL one worker process, sometimes all at once, sometimes the child that a worker runs a predictor in."""
+    kind = seed.random.choice(["worker"] * 6 + ["all workers"] + ["child"] * 3)
+    found = list(_processes(driver, "runner.child" if kind == "child" else "ray::"))
+    if found:
+        seed.counts[f"killed {kind}"] += 1
+    for pid in found if kind == "all workers" else [seed.random.choice(found)] if found else []:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _processes(driver: int, named: str) -> Iterator[int]:
+    import psutil
+
+    try:
+        below = psutil.Process(driver).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    for process in below:
+        try:
+            if any(named in part for part in process.cmdline()):
+                yield process.pid
+        except psutil.Error:
+            continue
+
+
+# ---------------------------------------------------------------- what must be true in the end
+
+
+def judge(seed: Seed) -> None:
+    """Count rows lost and doubled, rows put aside wrongly, and parts that differ from the undisturbed run."""
+    predicted = Counter(_ids(sorted((seed.place / "out").glob("part-*"))))
+    aside = Counter(_ids(sorted((seed.place / "out/_runner/quarantine").glob("part-*"))))
+    found, bad = predicted + aside, {*seed.raising, *seed.deadly}
+    ours, theirs = _digests(seed.place / "out"), _digests(seed.place / "calm")
+    seed.counts.update(
+        {
+            "rows lost": sum(found[row] == 0 for row in range(seed.rows)),
+            "rows doubled": sum(count > 1 for count in found.values()),
+            "rows misplaced": len(set(aside) ^ bad),
+            "parts that differ": sum(ours.get(name) != theirs.get(name) for name in ours.keys() | theirs.keys()),
+        }
+    )
+
+
+def _ids(files: Sequence[Path]) -> Iterator[int]:
+    import pyarrow.parquet as pq
+
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            yield from parquet.read(columns=["id"])["id"].to_pylist()
+
+
+def _digests(sink: Path) -> dict[str, str]:
+    return {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in sink.glob("part-*")}
+
+
+WRONG = ("rows lost", "rows doubled", "rows misplaced", "parts that differ", "incomplete", "hung", "verify refused", "exit 1", "exit 2")
+
+
+def wrong(counts: Counter[str]) -> list[str]:
+    """What must not be."""
+    return [f"{counts[name]} {name}" for name in WRONG if counts[name]]
+
+
+def executed(seed: Seed, faults: float) -> None:
+    """One seed from its input to its verdict."""
+    started = time.monotonic()
+    seed.prepare()
+    seed.calm()
+    seed.counts["incomplete"] = int(not disturbed(seed, faults))
+    tally = seed.place / "faults"
+    seed.counts["storage faults"] = tally.stat().st_size if tally.exists() else 0
+    seed.counts["verify refused"] = int(seed.verify() != 0)
+    judge(seed)
+    seed.counts["seconds"] = round(time.monotonic() - started)
+
+
+def told(counts: Counter[str]) -> str:
+    """Kills by kind and the rest, then the four numbers that must be 0."""
+    shown = [f"{name} {count}" for name, count in sorted(counts.items()) if count and name not in WRONG]
+    return f"{', '.join(shown)} | {', '.join(f'{name} {counts[name]}' for name in WRONG[:4])}" + (
+        f" | WRONG: {', '.join(wrong(counts))}" if wrong(counts) else ""
+    )
+
+
+def main() -> int:
+    """Run the seeds one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0, help="the first seed's number")
+    parser.add_argument("--shards", type=int, default=300)
+    parser.add_argument("--modes", default="tasks,actors", help="taken in turn: tasks, actors, inline")
+    parser.add_argument("--faults", type=float, default=0.003, help="probability that an operation of the storage fails")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no further seed after this long")
+    parser.add_argument("--keep", action="store_true", help="keep every seed's folder, not only those that went wrong")
+    given = parser.parse_args()
+    total, began, modes = Counter[str](), time.monotonic(), given.modes.split(",")
+    root = Path(tempfile.mkdtemp(prefix="chaos-"))
+    for number in range(given.first, given.first + given.seeds):
+        if time.monotonic() - began > 60 * given.minutes:
+            break
+        mode = modes[(number // 2) % len(modes)]
+        seed = Seed(number, mode, given.shards, root / str(number))
+        executed(seed, given.faults)
+        total += seed.counts + Counter({"seeds": 1})
+        print(f"seed {number} {mode} {'remote' if seed.remote else 'disk'}: {told(seed.counts)}", flush=True)
+        if wrong(seed.counts):
+            print(f"  see {seed.place}", flush=True)
+        elif not given.keep:
+            shutil.rmtree(seed.place)
+    print(f"total: {told(total)}")
+    return 1 if wrong(total) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
