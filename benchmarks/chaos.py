@@ -9,6 +9,7 @@ Prints a line per seed and the totals; ends with 1 if a row was lost or doubled 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import os
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from fsspec.implementations.local import LocalFileSystem
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ FAULTS = "CHAOS_FAULTS"  # probability that one operation of the storage fails
 TALLY = "CHAOS_TALLY"  # a file with one byte per fault
 CALM = "CHAOS_CALM"  # set: deadly rows only raise, and a batch takes no time
 MOST_STARTS = 40
-DISTURBED_STARTS = 4  # after so many, the driver is left alone
+DISTURBED_STARTS = 3  # after so many, the driver is left alone
 LONGEST = 240.0  # seconds of one start, after which it counts as hanging
 
 
@@ -239,7 +241,7 @@ def _start(seed: Seed, faults: float, *, spare_driver: bool, spare_workers: bool
             seed.counts["killed driver"] += 1
         elif now > next_worker and seed.mode != "inline" and not spare_workers:
             _kill_workers(seed, driver.pid)
-            next_worker = now + seed.random.expovariate(1.0)
+            next_worker = now + seed.random.expovariate(0.8)
         time.sleep(0.02)
     return driver.wait()
 
@@ -261,31 +263,30 @@ def _parts(seed: Seed) -> int:
 
 
 def _kill_workers(seed: Seed, driver: int) -> None:
-    """SIGKILL one worker process, sometimes all at once, sometimes the child that a worker runs a predictor in."""
-    kind = seed.random.choice(["worker"] * 6 + ["all workers"] + ["child"] * 3)
-    found = list(_processes(driver, "runner.child" if kind == "child" else "ray::"))
+    """SIGKILL a worker, sometimes all at once, the child that a worker runs a predictor in, or Ray's own daemon."""
+    kind = seed.random.choice(["worker"] * 6 + ["all workers"] * 2 + ["child"] * 3 + ["raylet"])
+    found = list(_processes(driver, kind))
     if found:
         seed.counts[f"killed {kind}"] += 1
-    for pid in found if kind == "all workers" else [seed.random.choice(found)] if found else []:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    for process in found if kind == "all workers" else [seed.random.choice(found)] if found else []:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
-def _processes(driver: int, named: str) -> Iterator[int]:
-    import psutil
-
-    try:
+def _processes(driver: int, kind: str) -> Iterator[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
         below = psutil.Process(driver).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
-    for process in below:
-        try:
-            if any(named in part for part in process.cmdline()):
-                yield process.pid
-        except psutil.Error:
-            continue
+        if kind == "raylet":
+            yield from (each for each in below if each.name() == "raylet")
+            return
+        workers = [each for each in below if _is_worker(each)]
+        yield from workers if kind != "child" else (child for each in workers for child in each.children())
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::")
+    return False
 
 
 # ---------------------------------------------------------------- what must be true in the end

@@ -6,14 +6,12 @@ any other that fails.
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
-import subprocess
 import sys
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
+from runner import apart
 from runner.types import Predictor
 
 
@@ -27,8 +25,7 @@ class Child:
     def __init__(self, portable: bytes) -> None:
         """Take the pickled pair of (is it a loader, loader or predictor)."""
         self._portable = portable
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection[Any, Any] | None = None
+        self._apart: apart.Apart | None = None
 
     def __call__(self, batch: Any) -> Any:
         """Predict there.
@@ -37,47 +34,28 @@ class Child:
             ProcessDied: The child died of this batch.
             RuntimeError: What the predictor raised, in words.
         """
-        pipe = self._started()
+        child = self._started()
         try:
-            pipe.send_bytes(pickle.dumps(batch))
-            answer: tuple[str, Any] = pickle.loads(pipe.recv_bytes())
+            child.pipe.send_bytes(pickle.dumps(batch))
+            kind, value = pickle.loads(child.pipe.recv_bytes())
         except (EOFError, ConnectionError) as gone:
-            raise ProcessDied(self._obituary()) from gone
-        kind, value = answer
+            self._apart = None
+            raise ProcessDied(f"the predictor's process {child.obituary()}") from gone
         if kind == "raised":
             raise value
         return value
 
-    def _started(self) -> Connection[Any, Any]:
-        if self._pipe is None:
-            self._pipe, theirs = Pipe()
-            command = [sys.executable, "-m", "runner.child", str(theirs.fileno())]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
-            theirs.close()
-            self._pipe.send_bytes(self._portable)
-        return self._pipe
-
-    def _obituary(self) -> str:
-        assert self._process is not None
-        code = self._process.wait()
-        self._forget()
-        return f"the predictor's process died of signal {signal.Signals(-code).name}" if code < 0 else (
-            f"the predictor's process left with exit code {code}"
-        )  # fmt: skip
-
-    def _forget(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
-        self._pipe = self._process = None
+    def _started(self) -> apart.Apart:
+        if self._apart is None:
+            self._apart = apart.start("runner.child")
+            self._apart.pipe.send_bytes(self._portable)
+        return self._apart
 
     def close(self) -> None:
         """End the child."""
-        process = self._process
-        self._forget()
-        if process is not None:
-            process.kill()
-            process.wait()
+        if self._apart is not None:
+            self._apart.stop()
+            self._apart = None
 
 
 def serve(pipe: Connection[Any, Any]) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 from runner.care import CARELESS, Care
@@ -17,8 +18,12 @@ from runner.types import Done, Errors, Failure, FailureKind, Lost, Outcome, Pool
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 30.0
-MOST_PER_CALL = 16
-SMALL_CALL_BYTES = 8 * 1024**2
+CALL_SECONDS = 0.25  # of work in one call
+MOST_PER_CALL = 64
+FAIR_CALLS = 4  # calls that each worker should still get
+UNBLAMED_WAIT = (
+    0.25  # seconds before a call that its worker lost unseen: an actor that cannot be reached is not asked in a loop
+)
 LONGEST_WAIT = 0.5  # seconds between two looks at signals and deadlines
 
 
@@ -85,17 +90,24 @@ def exhausted(attempt: Attempt, failure: Failure) -> Failure:
     return replace(failure, message=f"{failure.message} (given up after {count} more tries: {key}={count})")
 
 
-def call_size(pending: Sequence[Attempt], workers: int) -> int:
-    """How many of the first pending shards go into one call: several small ones, without starving other workers."""
-    fair = max(1, len(pending) // (4 * max(1, workers)))
-    size = 0
-    for count, attempt in enumerate(pending[: min(fair, MOST_PER_CALL)]):
-        size += attempt.shard.bytes
-        if count and (size > SMALL_CALL_BYTES or attempt.alone):
-            return count
+def call_size(pending: Sequence[Attempt], workers: int, pace: float | None) -> int:
+    """How many of the first pending shards go into one call.
+
+    As many as make about a quarter of a second of work, so that what a call costs is little beside it; never so many that
+    other workers starve at the end.
+
+    Args:
+        pending: What is next.
+        workers: That share it.
+        pace: Seconds per shard so far, `None` before the first is done.
+    """
+    fair = max(1, len(pending) // (FAIR_CALLS * max(1, workers)))
+    filling = 1 if pace is None else int(CALL_SECONDS / max(pace, 1e-6))
+    wanted = max(1, min(fair, MOST_PER_CALL, filling))
+    for count, attempt in enumerate(pending[:wanted]):
         if attempt.alone:
-            return 1
-    return min(fair, MOST_PER_CALL, len(pending))
+            return max(1, count)
+    return wanted
 
 
 class Dispatcher:
@@ -125,6 +137,7 @@ class Dispatcher:
         self._calls: dict[int, Call] = {}
         self._drain_until: float | None = None
         self._jitter = random.Random()
+        self._pace: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -158,11 +171,9 @@ class Dispatcher:
     def _submit_what_fits(self) -> None:
         self._wake()
         while self._pending and not self._stopping() and self._pool.room() > 0:
-            first = [
-                self._pending[i]
-                for i in range(min(len(self._pending), MOST_PER_CALL * 4 * max(1, self._pool.workers())))
-            ]
-            size = call_size(first, self._pool.workers())
+            workers = self._pool.workers()
+            first = list(islice(self._pending, MOST_PER_CALL * FAIR_CALLS * max(1, workers)))
+            size = call_size(first, workers, self._pace)
             call = Call(tuple(self._pending.popleft() for _ in range(size)))
             self._tickets += 1
             self._calls[self._tickets] = call
@@ -195,7 +206,14 @@ class Dispatcher:
 
     def _outcomes(self, call: Call, outcomes: Sequence[Outcome]) -> Iterator[Event]:
         for attempt, outcome in zip(call.attempts, outcomes, strict=True):
+            self._learn(outcome)
             yield from [outcome] if isinstance(outcome, Receipt) else self._failure(attempt, outcome)
+
+    def _learn(self, outcome: Outcome) -> None:
+        """The pace is a moving average: shards come largest first, and later ones may be quicker."""
+        if isinstance(outcome, Receipt):
+            seconds = sum(outcome.stages)
+            self._pace = seconds if self._pace is None else 0.8 * self._pace + 0.2 * seconds
 
     def _lost(self, call: Call, lost: Lost) -> Iterator[Event]:
         self.lost_workers += lost.counted
@@ -204,7 +222,7 @@ class Dispatcher:
                 kind: FailureKind = "memory" if lost.memory else "lost"
                 yield from self._failure(attempt, Failure(attempt.shard.id, kind, lost.reason))
             else:
-                self._pending.appendleft(attempt)
+                self._waiting.append(replace(attempt, not_before=self._now() + UNBLAMED_WAIT))
 
     def _failure(self, attempt: Attempt, failure: Failure) -> Iterator[Event]:
         now = self._now()

@@ -101,7 +101,8 @@ def _host() -> str:
 def _started(pid: int) -> str | None:
     """When a process started, `None` if there is none: process numbers are used again."""
     with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]  # one that nobody has waited for yet is gone all the same
     if Path("/proc/self").exists():
         return None
     return "alive" if _alive(pid) else None

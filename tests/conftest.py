@@ -12,7 +12,7 @@ from servers import S3Server, ServerMissingError, find_weed, s3_server
 
 from runner import Report, run
 
-MODES = ("inline", "tasks", "actors")
+MODES = ("inline", "processes", "tasks", "actors")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     """Each mode in turn; Ray starts when the first mode needs it."""
-    if request.param != "inline":
+    if request.param in ("tasks", "actors"):
         request.getfixturevalue("ray_session")
     return str(request.param)
 

@@ -21,10 +21,11 @@ def deadly(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return job(tmp_path, "deadly", **{"model.value": 37, "model.how": "exit", **more})
 
 
-@pytest.fixture(params=["tasks", "actors"])
+@pytest.fixture(params=["processes", "tasks", "actors"])
 def remote(request: pytest.FixtureRequest) -> str:
     """The modes with processes to lose."""
-    request.getfixturevalue("ray_session")
+    if request.param != "processes":
+        request.getfixturevalue("ray_session")
     return str(request.param)
 
 

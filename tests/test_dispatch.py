@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.care import Care
-from runner.dispatch import LONGEST_BACKOFF, Attempt, Dispatcher, Event, Retried, again, backoff, call_size
+from runner.dispatch import (
+    LONGEST_BACKOFF,
+    UNBLAMED_WAIT,
+    Attempt,
+    Dispatcher,
+    Event,
+    Retried,
+    again,
+    backoff,
+    call_size,
+)
 from runner.types import (
     Done,
     Errors,
@@ -35,8 +45,8 @@ def shard(number: int, size: int = 100 * MIB) -> Shard:
     return Shard(number, f"{number:016x}", "", (Fragment(File(f"/in/{number}", size, "v"), size, 10),))
 
 
-def receipt(of: Shard) -> Receipt:
-    return Receipt(of.id, 10, 10, 0, 100, "sha256:0", Stages(), "here:1")
+def receipt(of: Shard, seconds: float) -> Receipt:
+    return Receipt(of.id, 10, 10, 0, 100, "sha256:0", Stages(predict=seconds), "here:1")
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class FakePool:
     places: int = 2
     now: float = 0.0
     slow: bool = False
+    seconds: float = 1.0
     queue: list[tuple[int, Asked]] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     sizes: list[int] = field(default_factory=list)
@@ -100,7 +111,7 @@ class FakePool:
             "model": "model",
             "storage": "storage",
         }
-        return Failure(of.id, kinds[word], word) if word in kinds else receipt(of)
+        return Failure(of.id, kinds[word], word) if word in kinds else receipt(of, self.seconds)
 
     def running(self) -> list[int]:
         return [ticket for ticket, _ in self.queue[:1]]
@@ -176,14 +187,16 @@ def test_calls_that_were_only_queued_on_a_dead_worker_are_not_counted() -> None:
     one = shard(1)
     pool = FakePool({one.id: ["queued"] * 20})
     assert committed(dispatched(pool, [one], Errors(max_lost_workers=0))) == [one.id]
+    assert pool.now >= 20 * UNBLAMED_WAIT, "an actor that cannot be reached was asked in a loop"
 
 
 def test_shards_of_a_lost_call_are_tried_alone() -> None:
-    shards = [shard(i, 10) for i in range(64)]
-    pool = FakePool({shards[0].id: ["lost"]}, places=1)
+    shards = [shard(i) for i in range(64)]
+    pool = FakePool({shards[1].id: ["lost"]}, places=1, seconds=0)
     assert len(committed(dispatched(pool, shards, Errors()))) == 64
-    assert pool.sizes[0] > 1
-    assert pool.sizes.count(1) >= pool.sizes[0], "the shards of the lost call shared a call again"
+    lost = pool.sizes[1]
+    assert lost > 1
+    assert pool.sizes.count(1) > lost, "the shards of the lost call shared a call again"
 
 
 def test_stops_submitting_after_enough_failed_shards() -> None:
@@ -230,11 +243,18 @@ def test_backoff_grows_within_bounds(tries: int, jitter: float) -> None:
     assert backoff(tries, jitter) <= backoff(tries + 1, jitter)
 
 
-@given(st.lists(st.integers(0, 20 * MIB), min_size=1, max_size=100), st.integers(1, 64))
-def test_calls_never_starve_other_workers(sizes: list[int], workers: int) -> None:
-    pending = [Attempt(shard(i, size)) for i, size in enumerate(sizes)]
-    size = call_size(pending, workers)
-    assert 1 <= size <= max(1, len(pending) // (4 * workers))
+@given(st.integers(1, 1000), st.integers(1, 64), st.none() | st.floats(0, 100))
+def test_calls_never_starve_other_workers(count: int, workers: int, pace: float | None) -> None:
+    size = call_size([Attempt(shard(i)) for i in range(count)], workers, pace)
+    assert 1 <= size <= max(1, count // (4 * workers))
+
+
+def test_calls_are_filled_to_a_quarter_of_a_second() -> None:
+    pending = [Attempt(shard(i)) for i in range(10_000)]
+    assert [call_size(pending, 2, pace) for pace in (None, 10.0, 0.25, 0.1, 0.01, 0.0)] == [1, 1, 1, 2, 25, 64]
+    alone = [*pending[:3], Attempt(shard(3), alone=True), *pending[3:]]
+    assert call_size(alone, 2, 0.0) == 3
+    assert call_size(alone[3:], 2, 0.0) == 1
 
 
 def test_a_failure_without_budget_ends() -> None:
@@ -249,8 +269,9 @@ WORDS = st.lists(st.sampled_from(["transient", "lost", "queued", "ok"]), max_siz
 def test_under_any_schedule_within_budget_each_shard_is_committed_once(
     script: list[list[str]], places: int, small: bool
 ) -> None:
-    shards = [shard(i, 10 if small else 100 * MIB) for i in range(len(script))]
-    pool = FakePool({each.id: words for each, words in zip(shards, script, strict=True)}, places=places)
+    shards = [shard(i) for i in range(len(script))]
+    words = {each.id: words for each, words in zip(shards, script, strict=True)}
+    pool = FakePool(words, places=places, seconds=0 if small else 1)
     events = dispatched(pool, shards, Errors(max_retries=99, max_lost_workers=99))
     assert committed(events) == [each.id for each in shards]
     assert failed(events) == []

@@ -164,6 +164,8 @@ def test_parts_are_the_same_bytes_in_every_mode(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=6)
     runs: list[dict[str, Any]] = [
         {"mode": "inline"},
+        {"mode": "processes", "mode.num_workers": 1},
+        {"mode": "processes", "mode.num_workers": 3},
         {"mode": "tasks"},
         {"mode": "tasks", "mode.max_in_flight": 1},
         {"mode": "actors", "num_actors": 1},
@@ -464,7 +466,7 @@ def test_a_prediction_that_the_fixed_type_cannot_hold_is_named(executor: Runs, t
 @pytest.mark.usefixtures("ray_session")
 def test_a_predictor_that_cannot_be_pickled_says_what_to_do(tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    for mode in ("tasks", "actors"):
+    for mode in ("processes", "tasks", "actors"):
         with pytest.raises(ConfigError, match=r"cannot pickle '_thread.lock' object\); take predict\.load_on=worker"):
             run(job(tmp_path, "unpicklable", mode=mode))
         run(job(tmp_path, "unpicklable", mode=mode, **{"predict.load_on": "worker", "sink.path": str(tmp_path / mode)}))
@@ -480,7 +482,7 @@ def test_a_kept_column_of_a_predictions_name_is_refused(executor: Runs, tmp_path
 @pytest.mark.usefixtures("ray_session")
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=6)
-    for mode in ("tasks", "actors"):
+    for mode in ("processes", "tasks", "actors"):
         how = {
             "model.flag": str(tmp_path / f"died-{mode}"),
             "model.value": 70,

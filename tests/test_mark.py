@@ -55,6 +55,18 @@ def test_a_process_number_that_is_used_again_is_not_the_same_process() -> None:
     assert not abandoned({**with_number, "host": "elsewhere"}, 0)
 
 
+def test_a_process_that_nobody_has_waited_for_is_gone(tmp_path: Path) -> None:
+    code = f"import os; from runner.mark import Mark; from runner.storage import Store\n\
+Mark(Store({str(tmp_path)!r}), 'killed').__enter__(); os.kill(os.getpid(), 9)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now, and stays one
+    try:
+        with Mark(Store(str(tmp_path)), "next"):
+            assert content(Store(str(tmp_path)))["run_id"] == "next"
+    finally:
+        process.wait()
+
+
 def test_a_torn_mark_does_not_stop_a_run(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.replace(MARK, b"{torn")

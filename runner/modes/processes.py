@@ -1,0 +1,160 @@
+"""A pool of processes on this machine, without Ray: the model in one mapped file, the same guarantees and the same bytes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from typing import IO, Any
+
+from runner import apart, weights
+from runner.errors import ConfigError, Incomplete
+from runner.planning import fit
+from runner.types import Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Setup, Work
+from runner.worker import thread_environment
+
+STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Workers of our own.
+
+    Attributes:
+        num_workers: Processes; `auto` is as many as this machine has CPUs for, by `resources.num_cpus`.
+    """
+
+    num_workers: Positive | Auto = "auto"
+
+    def open(self, model: ModelSource, setup: Setup) -> Pool:
+        """Share the model and start the processes.
+
+        Raises:
+            ConfigError: No process fits, or the model cannot be pickled.
+        """
+        found = self.fits(setup)
+        count = found.count if self.num_workers == "auto" else self.num_workers
+        if not count:
+            raise ConfigError(f"resources: no process fits on this machine ({found.arithmetic}); ask for less")
+        return ProcessPool(_shared(model), count, setup.num_threads)
+
+    def fits(self, setup: Setup) -> Fit:
+        """By the CPUs that this process may use."""
+        return fit(
+            [{"CPU": float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)}],
+            setup.resources,
+        )
+
+
+def _shared(model: ModelSource) -> IO[bytes]:
+    """A file without a name that holds the predictor, or the loader: it is gone when the last process that has it ends."""
+    file = tempfile.TemporaryFile(prefix="runner-model-")  # noqa: SIM115
+    value = (False, model.obtain()) if model.on_driver else (True, model.load)
+    try:
+        weights.save(value, file)
+    except Exception as error:
+        file.close()
+        remedy = "take predict.load_on=worker" if model.on_driver else "give plain values as the loader's arguments"
+        raise ConfigError(
+            f"predict.load_on: the model cannot be pickled to reach the workers ({error}); {remedy}"
+        ) from error
+    return file
+
+
+@dataclass(eq=False)
+class _Member:
+    """A process, and the call it is at."""
+
+    apart: apart.Apart
+    ticket: int | None = None
+    proven: bool = False
+
+
+class ProcessPool:
+    """Processes, each at one call at most."""
+
+    def __init__(self, model: IO[bytes], size: int, num_threads: int) -> None:
+        """Start them all."""
+        self._model, self._num_threads = model, num_threads
+        self._stillborn = 0
+        self._ended: deque[Done] = deque()
+        self._members = [self._create() for _ in range(size)]
+
+    def _create(self) -> _Member:
+        files, environment = [self._model.fileno()], thread_environment(self._num_threads)
+        started = apart.start("runner.modes.serve", files, environment)
+        started.pipe.send(self._num_threads)
+        return _Member(started)
+
+    def room(self) -> int:
+        """Processes at no call."""
+        return sum(member.ticket is None for member in self._members)
+
+    def submit(self, ticket: int, work: Work) -> None:
+        """Give the call to a process that has none."""
+        member = next(member for member in self._members if member.ticket is None)
+        member.ticket = ticket
+        try:
+            member.apart.pipe.send_bytes(pickle.dumps(work))
+        except ConnectionError:  # it died while it had nothing to do
+            self._ended.append(self._bury(member))
+
+    def wait(self, timeout: float) -> list[Done]:
+        """Everything that has finished once something has; processes that died are replaced."""
+        if self._ended:
+            ended = list(self._ended)
+            self._ended.clear()
+            return ended
+        busy: dict[Any, _Member] = {member.apart.pipe: member for member in self._members if member.ticket is not None}
+        if not busy:
+            time.sleep(timeout)
+            return []
+        return [self._collect(busy[pipe]) for pipe in wait_for(list(busy), timeout)]
+
+    def _collect(self, member: _Member) -> Done:
+        assert member.ticket is not None
+        try:
+            answer = pickle.loads(member.apart.pipe.recv_bytes())
+        except (EOFError, ConnectionError):
+            return self._bury(member)
+        done = Done(member.ticket, answer)
+        member.ticket, member.proven, self._stillborn = None, True, 0
+        return done
+
+    def _bury(self, member: _Member) -> Done:
+        assert member.ticket is not None
+        reason = f"worker process {member.apart.obituary()}"
+        self._stillborn += not member.proven
+        if self._stillborn > STILLBORN * len(self._members):
+            raise Incomplete(
+                f"mode=processes: {self._stillborn} processes in a row died before their first answer: {reason}"
+            )
+        self._replace(member)
+        return Done(member.ticket, Lost(reason))
+
+    def _replace(self, member: _Member) -> None:
+        self._members[self._members.index(member)] = self._create()
+
+    def running(self) -> list[int]:
+        """Every call that is out."""
+        return [member.ticket for member in self._members if member.ticket is not None]
+
+    def abandon(self, ticket: int) -> None:
+        """Kill the process that has the call."""
+        member = next(member for member in self._members if member.ticket == ticket)
+        member.apart.stop()
+        self._replace(member)
+
+    def workers(self) -> int:
+        """Processes."""
+        return len(self._members)
+
+    def close(self) -> None:
+        """End them all, and let go of the model."""
+        for member in self._members:
+            member.apart.stop()
+        self._model.close()
