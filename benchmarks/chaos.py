@@ -38,6 +38,7 @@ BATCH = 8
 FAULTS = "CHAOS_FAULTS"  # probability that one operation of the storage fails
 TALLY = "CHAOS_TALLY"  # a file with one byte per fault
 CALM = "CHAOS_CALM"  # set: deadly rows only raise, and a batch takes no time
+WORKERS = ("ray::IDLE", "ray::execute", "ray::_Predictor")  # and not Ray's agents, without which its daemon ends
 MOST_STARTS = 40
 DISTURBED_STARTS = 3  # after so many, the driver is left alone
 LONGEST = 240.0  # seconds of one start, after which it counts as hanging
@@ -191,7 +192,9 @@ class Seed:
         (self.place / "in").mkdir()
         for i in range(self.shards):
             ids = list(range(i * ROWS, (i + 1) * ROWS))
-            pq.write_table(pa.table({"id": ids, "text": [f"row {each}" for each in ids]}), self.place / f"in/{i:05}.parquet")
+            pq.write_table(
+                pa.table({"id": ids, "text": [f"row {each}" for each in ids]}), self.place / f"in/{i:05}.parquet"
+            )
 
     def calm(self) -> None:
         """The undisturbed run, in one process, where deadly rows only raise: the same fingerprint, the same parts."""
@@ -202,7 +205,9 @@ class Seed:
     def verify(self) -> int:
         """What `action=verify` says."""
         command = self.command("out", "mode=inline", "action=verify", f"hydra.run.dir={self.place / 'hydra'}")
-        done = subprocess.run(command, cwd=self.place, env=self.environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.place, env=self.environment(), capture_output=True, text=True, check=False
+        )
         with (self.place / "log").open("a") as log:
             log.write(f"\n--- verify: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.returncode
@@ -212,8 +217,10 @@ def disturbed(seed: Seed, faults: float) -> bool:
     """Start the job again and again while things go wrong; whether it was complete in the end."""
     for start in range(MOST_STARTS):
         seed.counts["starts"] += 1
+        daemons = seed.counts["killed raylet"]
         code = _start(seed, faults, spare_driver=start >= DISTURBED_STARTS, spare_workers=start >= 2 * DISTURBED_STARTS)
-        seed.counts[f"exit {code}"] += 1
+        without_daemon = code == 1 and seed.counts["killed raylet"] > daemons  # Ray ends a driver whose daemon is gone
+        seed.counts[f"exit {code}" + " without Ray" * without_daemon] += 1
         if code == 0:
             return True
     return False
@@ -285,7 +292,8 @@ def _processes(driver: int, kind: str) -> Iterator[psutil.Process]:
 
 def _is_worker(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
-        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::")
+        command = process.cmdline()
+        return bool(command) and (command[0].startswith(WORKERS) or "runner.modes.serve" in command)
     return False
 
 
@@ -320,7 +328,17 @@ def _digests(sink: Path) -> dict[str, str]:
     return {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in sink.glob("part-*")}
 
 
-WRONG = ("rows lost", "rows doubled", "rows misplaced", "parts that differ", "incomplete", "hung", "verify refused", "exit 1", "exit 2")
+WRONG = (
+    "rows lost",
+    "rows doubled",
+    "rows misplaced",
+    "parts that differ",
+    "incomplete",
+    "hung",
+    "verify refused",
+    "exit 1",
+    "exit 2",
+)
 
 
 def wrong(counts: Counter[str]) -> list[str]:
@@ -355,8 +373,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--first", type=int, default=0, help="the first seed's number")
     parser.add_argument("--shards", type=int, default=300)
-    parser.add_argument("--modes", default="tasks,actors", help="taken in turn: tasks, actors, inline")
-    parser.add_argument("--faults", type=float, default=0.003, help="probability that an operation of the storage fails")
+    parser.add_argument(
+        "--modes", default="tasks,actors,processes,inline", help="taken in turn: tasks, actors, processes, inline"
+    )
+    parser.add_argument(
+        "--faults", type=float, default=0.003, help="probability that an operation of the storage fails"
+    )
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further seed after this long")
     parser.add_argument("--keep", action="store_true", help="keep every seed's folder, not only those that went wrong")
     given = parser.parse_args()

@@ -19,6 +19,7 @@ from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, Runne
 from runner.ledger import Ledger
 from runner.locations import is_local
 from runner.mark import Mark
+from runner.model import ModelSource
 from runner.output import raise_for, settle
 from runner.progress import Progress, progress
 from runner.report import Report
@@ -26,7 +27,7 @@ from runner.signals import Signals
 from runner.spec import Job
 from runner.survey import Survey, look
 from runner.transience import NETWORK_TROUBLE, is_transient
-from runner.types import ModelSource, Pool, Setup
+from runner.types import Pool, Setup
 
 
 def run(job: Job, show: Progress | None = None) -> Report:
@@ -133,24 +134,17 @@ def predict(job: Job, survey: Survey, account: Account, signals: Signals) -> Non
 def opened_pool(job: Job, say: Callable[[str], None]) -> Iterator[Pool]:
     """Workers that have, or will load, the model; none is left afterwards."""
     model = ModelSource(job.model.call, on_driver=job.predict.load_on == "driver")
-    if model.on_driver:
-        _load(job, model)
-    pool = job.mode.open(model, setup_of(job, say))
+    try:
+        pool = job.mode.open(model, setup_of(job, say))
+    except Exception as error:
+        if model.is_to_blame(error) and not isinstance(error, RunnerError):
+            what = f"model._target_={job.model.target}: the model cannot be loaded"
+            raise JobFailed(f"{what}: {type(error).__name__}: {error}") from error
+        raise
     try:
         yield pool
     finally:
         pool.close()
-
-
-def _load(job: Job, model: ModelSource) -> None:
-    try:
-        model.obtain()
-    except RunnerError:
-        raise
-    except Exception as error:
-        raise JobFailed(
-            f"model._target_={job.model.target}: the model cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
 
 
 def setup_of(job: Job, say: Callable[[str], None]) -> Setup:

@@ -5,8 +5,6 @@ Nothing here does work: values are frozen dataclasses, seams are Protocols. Heav
 
 from __future__ import annotations
 
-import pickle
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from runner.model import ModelSource
     from runner.publishing import Written
     from runner.storage import Store
 
@@ -445,32 +444,6 @@ class Model(Protocol):
 
     def portable(self) -> bytes:
         """A pickled pair of (is it a loader, the loader or predictor), for a process without Ray."""
-
-
-class ModelSource:
-    """Where workers get the predictor: loaded on the driver and shared, or by the loader in each worker process.
-
-    Loaded at the first call and once per process: a process that receives a copy before that loads for itself.
-    """
-
-    def __init__(self, load: Callable[[], Predictor], *, on_driver: bool) -> None:
-        """Take the loader; with `on_driver`, modes call `obtain` on the driver and share what it returns."""
-        self.on_driver = on_driver
-        self.seconds = 0.0
-        self.load = load
-        self._predictor: Predictor | None = None
-
-    def obtain(self) -> Predictor:
-        """The predictor, loaded if it is not yet."""
-        if self._predictor is None:
-            started = time.perf_counter()
-            self._predictor = self.load()
-            self.seconds = time.perf_counter() - started
-        return self._predictor
-
-    def portable(self) -> bytes:
-        """The loader: nothing of this process is needed to call it again."""
-        return pickle.dumps((True, self.load))
 
 
 @dataclass(frozen=True)

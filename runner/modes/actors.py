@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.errors import Incomplete
+from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, result_of
 from runner.modes.session import capacity, is_private, remote_options
-from runner.types import Answer, Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Seconds, Setup, Work
+from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Seconds, Setup, Work
 
 STILLBORN = 3  # actors in a row that never came up, before the job gives in
 
@@ -37,6 +38,7 @@ class Actors:
             ConfigError: No actor fits on a private Ray, or the model cannot be pickled.
             Incomplete: None fits on a cluster, or none came up in time.
         """
+        model.begin()
         found = capacity(setup)
         pool = ActorPool(self, box(model, setup), remote_options(setup.resources), self._size(found, setup))
         pool.start()

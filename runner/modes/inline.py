@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from runner.types import Done, ModelSource, Pool, Setup, Work
+from runner.model import ModelSource
+from runner.types import Done, Pool, Setup, Work
 from runner.worker import limit_threads
 
 
@@ -15,6 +16,8 @@ class Inline:
     def open(self, model: ModelSource, setup: Setup) -> Pool:
         """Bound the native thread pools as a worker would."""
         limit_threads(setup.num_threads)
+        if model.on_driver:
+            model.obtain()
         return InlinePool(model)
 
     def fits(self, setup: Setup) -> None:

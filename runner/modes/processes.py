@@ -13,8 +13,9 @@ from typing import IO, Any
 
 from runner import apart, weights
 from runner.errors import ConfigError, Incomplete
+from runner.model import ModelSource
 from runner.planning import fit
-from runner.types import Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Setup, Work
+from runner.types import Auto, Done, Fit, Lost, Pool, Positive, Setup, Work
 from runner.worker import thread_environment
 
 STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
@@ -52,8 +53,8 @@ class Processes:
 
 def _shared(model: ModelSource) -> IO[bytes]:
     """A file without a name that holds the predictor, or the loader: it is gone when the last process that has it ends."""
-    file = tempfile.TemporaryFile(prefix="runner-model-")  # noqa: SIM115
     value = (False, model.obtain()) if model.on_driver else (True, model.load)
+    file = tempfile.TemporaryFile(prefix="runner-model-")  # noqa: SIM115
     try:
         weights.save(value, file)
     except Exception as error:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import ConfigError
-from runner.types import Answer, Lost, ModelSource, Predictor, Setup, Work
+from runner.model import ModelSource
+from runner.types import Answer, Lost, Predictor, Setup, Work
 from runner.worker import limit_threads
 
 _models: dict[str, Predictor] = {}  # the one model that this worker process holds, by the key of its box

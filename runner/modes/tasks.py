@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, result_of
 from runner.modes.session import capacity, remote_options
-from runner.types import Auto, Done, Fit, ModelSource, Pool, Positive, Setup, Work
+from runner.types import Auto, Done, Fit, Pool, Positive, Setup, Work
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Tasks:
         """
         import ray
 
+        model.begin()
         found = capacity(setup)
         limit = 2 * found.count if self.max_in_flight == "auto" else self.max_in_flight
         # Tries are ours to count: Ray-level retries are off. Processes stay: max_calls would reload the model every time.
