@@ -31,6 +31,7 @@ from runner.publishing import (
     told,
 )
 from runner.transience import is_transient as is_transient
+from runner.transience import retrying
 
 
 @contextlib.contextmanager
@@ -65,6 +66,8 @@ def digest(uri: str, options: Mapping[str, Any] | None = None) -> str:
 class Store:
     """A folder on some storage. What goes wrong is an `OSError` that names the path.
 
+    What handles whole small files tries transient errors again by itself; `publish`, whose content streams past, does not.
+
     Attributes:
         root: Absolute path or URI.
         options: fsspec's storage options.
@@ -82,7 +85,7 @@ class Store:
         fs, root = _open(self)
         with told(self.path(below)):
             try:
-                found = find_files(fs, f"{root}/{below}".rstrip("/") or "/")
+                found = retrying(lambda: find_files(fs, f"{root}/{below}".rstrip("/") or "/"))
             except FileNotFoundError:
                 return {}
             if root in found or (not found and _is_file(fs, root)):
@@ -94,7 +97,7 @@ class Store:
         fs, root = _open(self)
         with told(self.path(name)):
             try:
-                return bytes(fs.cat_file(f"{root}/{name}"))
+                return bytes(retrying(lambda: fs.cat_file(f"{root}/{name}")))
             except FileNotFoundError:
                 return None
 
@@ -102,7 +105,7 @@ class Store:
         """Delete a file; none is fine."""
         fs, root = _open(self)
         with told(self.path(name)), contextlib.suppress(FileNotFoundError):
-            fs.rm_file(f"{root}/{name}")
+            retrying(lambda: fs.rm_file(f"{root}/{name}"))
 
     @contextlib.contextmanager
     def publish(self, name: str) -> Iterator[Measured]:
@@ -114,15 +117,21 @@ class Store:
 
     def replace(self, name: str, data: bytes) -> None:
         """Publish these bytes."""
+        retrying(lambda: self._replace(name, data))
+
+    def _replace(self, name: str, data: bytes) -> None:
         with self.publish(name) as file:
             file.write(data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Publish these bytes unless the name is taken; whether they were. Atomic where the store can be."""
+        """Publish these bytes unless the name is taken; whether they were. Atomic where the store can be.
+
+        A try whose answer was lost may have taken the name itself: `False` need not mean that somebody else did.
+        """
         fs, root = _open(self)
         create = create_by_link if on_disk(fs) else create_object if protocol(fs) in OBJECT_STORES else create_checked
         with told(self.path(name)):
-            return create(fs, f"{root}/{name}", data)
+            return retrying(lambda: create(fs, f"{root}/{name}", data))
 
 
 @lru_cache(maxsize=16)

@@ -179,6 +179,12 @@ class _ShardRun:
         self._count = 0
         self._bad: list[BadRow] = []
 
+    @property
+    def part(self) -> str:
+        """Full path of what is written."""
+        sink = self._recipe.sink
+        return sink.store.path(sink.file_name(self.shard))
+
     def commit(self) -> Receipt:
         """Read, predict, write; the quarantine is published before the part, which commits both."""
         started = time.perf_counter()
@@ -259,14 +265,14 @@ def _attempt(run: _ShardRun) -> Outcome:
     try:
         return run.commit()
     except Exception as error:
-        return _failure(run.shard, error)
+        return _failure(run.shard, error, run.part)
 
 
-def _failure(shard: Shard, error: Exception) -> Failure:
+def _failure(shard: Shard, error: Exception, part: str = "") -> Failure:
     if isinstance(error, Trouble):
         return Failure(shard.id, error.kind, str(error), _traceback(error.__cause__ or error))
     kind: FailureKind = "transient" if is_transient(error) else "storage"
-    return Failure(shard.id, kind, f"{shard.name} cannot be written: {told(error)}", _traceback(error))
+    return Failure(shard.id, kind, f"{part or shard.name} cannot be written: {told(error)}", _traceback(error))
 
 
 def _failed_to_load(shard: Shard, error: Exception) -> Failure:

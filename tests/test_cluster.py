@@ -76,6 +76,12 @@ def executed(tmp_path: Path, address: str, *more: str) -> subprocess.CompletedPr
     )
 
 
+def impatient(seconds: float) -> str:
+    """The program, with less patience for a cluster to grow."""
+    patience = f"import runner.modes.session as session; session.WAIT_FOR_RESOURCES = {float(seconds)}"
+    return f"{patience}; from runner.__main__ import main; import sys; sys.exit(main())"
+
+
 def test_a_job_joins_the_cluster_and_says_so_first(cluster: RunningCluster, tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=12)
     done = executed(
@@ -97,7 +103,6 @@ def test_a_relative_sink_on_several_nodes_is_refused(cluster: RunningCluster, tm
 
 def test_what_never_fits_a_cluster_ends_after_a_bounded_wait(cluster: RunningCluster, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    code = "import runner.modes.session as s; s.WAIT_FOR_RESOURCES = 2.0; from runner.__main__ import main; import sys; sys.exit(main())"
     given = command(
         tmp_path,
         cluster.address,
@@ -106,7 +111,7 @@ def test_what_never_fits_a_cluster_ends_after_a_bounded_wait(cluster: RunningClu
         "resources.num_cpus=5",
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *given[3:]],
+        [sys.executable, "-c", impatient(2), *given[3:]],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -137,6 +142,31 @@ def test_a_node_that_dies_costs_no_row(tmp_path: Path, mode: str) -> None:
     assert running.returncode == 0, errors
     assert predicted(tmp_path) == [2 * x for x in range(750)]
     assert (tmp_path / "out/_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("mode", ["tasks", "actors"])
+def test_a_cluster_that_shrinks_to_nothing_ends_the_job(tmp_path: Path, mode: str) -> None:
+    """And the same command finishes once there is a node again."""
+    write_input(tmp_path / "in", files=30)
+    with started(0, 1) as cluster:
+        given = [f"mode={mode}", "model._target_=predictors.slow", "model.seconds=0.1", f"sink.path={tmp_path}/out"]
+        arguments = command(tmp_path, cluster.address, *given)[3:]
+        running = subprocess.Popen(
+            [sys.executable, "-c", impatient(3), *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        _wait_for_parts(tmp_path, 4, running)
+        cluster.tell("kill")
+        _, errors = running.communicate(timeout=120)
+        assert running.returncode == 75, errors
+        assert "the cluster has shrunk, and no worker has fitted for 3 s (CPU: 0 / 1 per worker" in errors
+        cluster.tell("add 1")
+        done = executed(tmp_path, cluster.address, *given)
+    assert done.returncode == 0, done.stderr
+    assert predicted(tmp_path) == [2 * x for x in range(750)]
 
 
 def _wait_for_parts(tmp_path: Path, count: int, running: subprocess.Popen[str]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from runner.errors import Incomplete
 from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, result_of
-from runner.modes.session import capacity, is_private, remote_options
-from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Seconds, Setup, Work
+from runner.modes.session import Starvation, capacity, is_private, remote_options
+from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Resources, Seconds, Setup, Work
 
 STILLBORN = 3  # actors in a row that never came up, before the job gives in
 
@@ -40,7 +40,7 @@ class Actors:
         """
         model.begin()
         found = capacity(setup)
-        pool = ActorPool(self, box(model, setup), remote_options(setup.resources), self._size(found, setup))
+        pool = ActorPool(self, box(model, setup), setup.resources, self._size(found, setup))
         pool.start()
         return pool
 
@@ -88,12 +88,15 @@ class _Member:
 class ActorPool:
     """Actors and their queues."""
 
-    def __init__(self, mode: Actors, model: Box, options: dict[str, Any], size: int) -> None:
+    def __init__(self, mode: Actors, model: Box, resources: Resources, size: int) -> None:
         """Take what every actor, also a later one, is made of."""
         import ray
 
         self._mode, self._model, self._size = mode, model, size
-        self._class: Any = ray.remote(_Predictor).options(**options, max_restarts=0, max_task_retries=0)
+        self._class: Any = ray.remote(_Predictor).options(
+            **remote_options(resources), max_restarts=0, max_task_retries=0
+        )
+        self._starvation = Starvation(resources)
         self._members: list[_Member] = []
         self._returned: list[Done] = []
         self._stillborn = 0
@@ -140,6 +143,7 @@ class ActorPool:
         ready, _ = ray.wait(list(heads), num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(list(heads), num_returns=len(heads), timeout=0)
+        self._starvation.check(progressed=bool(ready))
         return [done for reference in ready for done in self._collect(heads[reference])]
 
     def _collect(self, member: _Member) -> Iterator[Done]:

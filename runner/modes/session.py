@@ -13,6 +13,7 @@ from runner.planning import demands, fit
 from runner.types import Fit, RayOptions, Resources, Setup
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
+LOOK_SECONDS = 2.0  # between two looks at a cluster from which nothing comes back
 TOKEN_LOGGER = (
     "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
 )
@@ -103,6 +104,39 @@ def _wait_for_autoscaler(resources: Resources, message: str, say: Callable[[str]
     finally:
         request_resources(bundles=[])
     return found
+
+
+class Starvation:
+    """Notices a cluster that has shrunk until nothing fits: what is queued there would wait for ever."""
+
+    def __init__(self, resources: Resources) -> None:
+        """Take what one worker asks for."""
+        self._resources = resources
+        self._next_look = 0.0
+        self._since: float | None = None
+
+    def check(self, *, progressed: bool) -> None:
+        """Look now and then while nothing is answered.
+
+        Raises:
+            Incomplete: Nothing has fitted for as long as a cluster gets to grow.
+        """
+        now = time.monotonic()
+        if progressed or is_private():
+            self._since = None
+        elif now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        found = fit(nodes(), self._resources)
+        if found.count:
+            self._since = None
+            return
+        self._since = now if self._since is None else self._since
+        if now - self._since > WAIT_FOR_RESOURCES:
+            waited = f"no worker has fitted for {WAIT_FOR_RESOURCES:g} s ({found.arithmetic})"
+            raise Incomplete(f"resources: the cluster has shrunk, and {waited}")
 
 
 def capacity(setup: Setup) -> Fit:

@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, result_of
-from runner.modes.session import capacity, remote_options
+from runner.modes.session import Starvation, capacity, remote_options
 from runner.types import Auto, Done, Fit, Pool, Positive, Setup, Work
 
 
@@ -35,7 +35,7 @@ class Tasks:
         limit = 2 * found.count if self.max_in_flight == "auto" else self.max_in_flight
         # Tries are ours to count: Ray-level retries are off. Processes stay: max_calls would reload the model every time.
         remote = ray.remote(**remote_options(setup.resources), max_retries=0, max_calls=0)(execute)
-        return TaskPool(remote, box(model, setup), found, limit)
+        return TaskPool(remote, box(model, setup), found, limit, Starvation(setup.resources))
 
     def fits(self, setup: Setup) -> Fit:
         """By what each node has in all."""
@@ -50,6 +50,7 @@ class TaskPool:
     model: Box
     fit: Fit
     limit: int
+    starvation: Starvation
     flying: dict[int, Any] = field(default_factory=dict)
 
     def room(self) -> int:
@@ -73,6 +74,7 @@ class TaskPool:
         ready, _ = ray.wait(references, num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        self.starvation.check(progressed=bool(ready))
         finished = set(ready)
         tickets = [ticket for ticket, reference in self.flying.items() if reference in finished]
         return [Done(ticket, result_of(self.flying.pop(ticket))) for ticket in tickets]
