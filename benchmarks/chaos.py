@@ -40,7 +40,7 @@ TALLY = "CHAOS_TALLY"  # a file with one byte per fault
 CALM = "CHAOS_CALM"  # set: deadly rows only raise, and a batch takes no time
 WORKERS = ("ray::IDLE", "ray::execute", "ray::_Predictor")  # and not Ray's agents, without which its daemon ends
 MOST_STARTS = 40
-DISTURBED_STARTS = 3  # after so many, the driver is left alone
+DISTURBED_STARTS = 2  # after so many, the driver is left alone
 LONGEST = 240.0  # seconds of one start, after which it counts as hanging
 
 
@@ -93,7 +93,7 @@ class FlakyFile:
         return self._file.write(data)
 
 
-class FlakyDisk(LocalFileSystem):
+class FlakyDisk(LocalFileSystem):  # type: ignore[misc]
     """The local disk with faults; takes the place of fsspec's own."""
 
     def open(self, path: str, mode: str = "rb", **more: Any) -> Any:
@@ -217,6 +217,7 @@ def disturbed(seed: Seed, faults: float) -> bool:
     """Start the job again and again while things go wrong; whether it was complete in the end."""
     for start in range(MOST_STARTS):
         seed.counts["starts"] += 1
+        seed.counts["resumes"] += start > 0
         daemons = seed.counts["killed raylet"]
         code = _start(seed, faults, spare_driver=start >= DISTURBED_STARTS, spare_workers=start >= 2 * DISTURBED_STARTS)
         without_daemon = code == 1 and seed.counts["killed raylet"] > daemons  # Ray ends a driver whose daemon is gone
@@ -245,10 +246,11 @@ def _start(seed: Seed, faults: float, *, spare_driver: bool, spare_workers: bool
             driver.kill()
         elif due(now - began):
             driver.kill()
+            driver.wait()
             seed.counts["killed driver"] += 1
         elif now > next_worker and seed.mode != "inline" and not spare_workers:
             _kill_workers(seed, driver.pid)
-            next_worker = now + seed.random.expovariate(0.8)
+            next_worker = now + seed.random.expovariate(0.4)
         time.sleep(0.02)
     return driver.wait()
 
@@ -284,7 +286,7 @@ def _processes(driver: int, kind: str) -> Iterator[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
         below = psutil.Process(driver).children(recursive=True)
         if kind == "raylet":
-            yield from (each for each in below if each.name() == "raylet")
+            yield from (each for each in below if each.name() == "raylet" and each.status() != psutil.STATUS_ZOMBIE)
             return
         workers = [each for each in below if _is_worker(each)]
         yield from workers if kind != "child" else (child for each in workers for child in each.children())
@@ -377,7 +379,7 @@ def main() -> int:
         "--modes", default="tasks,actors,processes,inline", help="taken in turn: tasks, actors, processes, inline"
     )
     parser.add_argument(
-        "--faults", type=float, default=0.003, help="probability that an operation of the storage fails"
+        "--faults", type=float, default=0.0015, help="probability that an operation of the storage fails"
     )
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further seed after this long")
     parser.add_argument("--keep", action="store_true", help="keep every seed's folder, not only those that went wrong")

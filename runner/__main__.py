@@ -13,9 +13,13 @@ def main(argv: list[str] | None = None) -> int:
 
         print(text(argv))
         return 0
-    from runner.cli import execute
+    try:
+        from runner.cli import execute
 
-    return execute(argv)
+        return execute(argv)
+    except KeyboardInterrupt:
+        print("interrupted before anything was run", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

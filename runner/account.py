@@ -33,6 +33,7 @@ class Account:
         self._predicting = 0.0
         self._workers: set[str] = set()
         self._pending: dict[str, Shard] = {}
+        self._draining = False
         self._before = ledger.seen_before() if job.errors.on_bad_rows == "quarantine" else (0, 0)
 
     def __enter__(self) -> Account:
@@ -46,6 +47,7 @@ class Account:
     def begin(self, survey: Survey) -> None:
         """Note what there is to do."""
         self.report.notes += survey.notes
+        self.report.shards = len(self.ledger.shards) + len(survey.new)
         for note in survey.notes:
             self.show.say(f"note: {note}")
         if not survey.pending and self.ledger.recorded is None:  # an empty input, allowed
@@ -104,6 +106,15 @@ class Account:
             first = "; ".join(note for note in self.report.notes if note.startswith("quarantined"))
             raise JobFailed(f"{budget.told(bad, seen)}: {first}")
 
+    def draining(self, number: int) -> None:
+        """Say once that a signal was noticed."""
+        if not self._draining:
+            self._draining = True
+            grace = self.job.errors.grace_period
+            self.show.say(
+                f"stopping on signal {number}: what is in flight gets up to {grace:g} s to commit; again stops at once"
+            )
+
     def predicted(self, workers: int) -> None:
         """The last answer is there."""
         self.report.predicting_seconds = time.monotonic() - self._predicting
@@ -112,7 +123,7 @@ class Account:
     def _end(self, error: BaseException | None) -> None:
         report = self.report
         report.seconds = time.monotonic() - self._started
-        report.shards = len(self.ledger.shards)
+        report.shards = max(report.shards, len(self.ledger.shards))
         report.committed_before = len(self.ledger.committed) - report.committed
         if error is not None:
             report.exit_code = getattr(error, "exit_code", 1)

@@ -41,7 +41,7 @@ def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, a
     ledger.drop_stale_temporaries()
     if ledger.differences(fields, accept) or (save_mode == "overwrite" and ledger.complete):
         return ledger.wipe()
-    if (different := ledger.differences(fields)) and ledger.recorded is not None:
+    if (different := ledger.differences(fields)) and ledger.recorded is not None and not ledger.complete:
         note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
         accepted = [*ledger.recorded.accepted, note]
         ledger.rewrite_recipe(replace(ledger.recorded, fields=fields, accepted=accepted))

@@ -19,11 +19,11 @@ MISSING = "???"
 BROKEN = object()  # stands for a value whose problem has been told already
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """` (did you mean x?)`, or what there is to choose from."""
+def nearest(name: str, names: Sequence[str], below: str = "") -> str:
+    """` (did you mean x?)`, or what there is to choose from, each with what it lies below."""
     if close := get_close_matches(name, names, 1, 0.6):
-        return f" (did you mean {close[0]}?)"
-    return f" (there are: {', '.join(names)})" if names else ""
+        return f" (did you mean {below}{close[0]}?)"
+    return f" (there are: {', '.join(below + each for each in names)})" if names else ""
 
 
 def bind(call: Callable[..., Any], values: Mapping[str, Any], key: str, problems: list[str]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def execute(argv: list[str]) -> int:
             )
         return _start(argv, arguments, _examined(arguments))
     except KeyboardInterrupt:
-        return 130
+        return _interrupted()
     except RunnerError as error:
         _tell(str(error).splitlines())
         return error.exit_code
@@ -129,7 +129,7 @@ class _Jobs:
             _end(error)
             return error.exit_code
         except KeyboardInterrupt:
-            return 130
+            return _interrupted()
         except Exception as error:
             traceback.print_exc()
             _tell([f"{type(error).__name__}: {error}"])
@@ -188,6 +188,11 @@ def _end(error: RunnerError) -> None:
         _tell(str(error).splitlines())
     if not told:
         print("\n".join(summary(report)))
+
+
+def _interrupted() -> int:
+    print("interrupted before anything was predicted", file=sys.stderr)
+    return 130
 
 
 def _tell(lines: list[str]) -> None:

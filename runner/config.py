@@ -11,10 +11,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runner import crosscheck
 from runner.check import BROKEN, bind, is_missing, required
+from runner.composition import task_overrides
 from runner.errors import ConfigError
 from runner.help import CONF
 from runner.overrides import unknown
@@ -23,7 +25,7 @@ from runner.secrets import holds_password, literals, redacted, shown
 from runner.spec import Job
 from runner.storage import absolute
 from runner.survey import needed_columns
-from runner.targets import Refused, code_of, locate, state_of
+from runner.targets import Refused, a_kind, code_of, locate, state_of
 from runner.types import (
     Auto,
     ByteSize,
@@ -97,6 +99,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     known = known or Known()
     raw = OmegaConf.to_container(cfg, resolve=False)
     found = [*known.problems, *map(_literal, literals(raw)), *filter(None, map(unknown, map(str, cfg)))]
+    found += _lost_presets(raw)
     values = resolved(cfg, known.broken, found)
     parts = _Parts(values, found)
     top = parts.options(Top, "")
@@ -108,6 +111,27 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     command = _command(known.argv, parts.sink_path, job) if known.argv is not None else None
     job = replace(job, config=redacted(raw), sink_path=parts.sink_path, command=command)
     return Checked(job, top.action, verify, notes)
+
+
+def _lost_presets(raw: Any) -> list[str]:
+    """A preset without its package lands below `job`, where nobody looks."""
+    lost = raw.get("job") if isinstance(raw, dict) else None
+    if not lost:
+        return []
+    names = _chosen("job")
+    if names in ("", "none"):
+        return [f"job.{name}: no such key; job chooses a preset, whose keys are given without job" for name in lost]
+    return [
+        f"job={names}: its first line must be `# @package _global_`; without it its keys land under job.* and do nothing"
+    ]
+
+
+def _chosen(group: str) -> str:
+    """The option of a group, or several as they were typed; empty if that cannot be known."""
+    if not HydraConfig.initialized():
+        return ""
+    typed = [each.partition("=")[2] for each in task_overrides(HydraConfig.get()) if each.startswith(f"{group}=")]
+    return typed[-1] if typed else str(HydraConfig.get().runtime.choices.get(group) or "")
 
 
 def _literal(key: str) -> str:
@@ -161,7 +185,7 @@ class _Parts:
         built = self._made(call, key, {**_arguments(node), **taken})
         if built is not None and (lacks := [name for name in _members(SEAMS[key]) if name not in dir(built)]):
             self.problems.append(
-                f"{key}._target_={node['_target_']}: made a {type(built).__name__}, which lacks {', '.join(lacks)}"
+                f"{key}._target_={node['_target_']}: made {a_kind(built)}, which lacks {', '.join(lacks)}"
             )
             return None
         if key == "source":
@@ -172,8 +196,11 @@ class _Parts:
         """The model's loader, bound to its arguments and not called."""
         node = self._mapping("model")
         call = self._target("model", node)
+        told = len(self.problems)
         arguments = self._bound(call, "model", _arguments(node)) if call is not None else None
         if call is None or arguments is None:
+            if call is not None:
+                self.problems[told:] = _another_target(str(node["_target_"]), self.problems[told:])
             return None
         recorded = {
             name: value if name == "storage_options" else redacted(value, f"model.{name}")
@@ -221,21 +248,26 @@ class _Parts:
             return call(**arguments)
         except Exception as error:
             said = str(error) or type(error).__name__
-            self.problems.append(said if said.startswith(f"{key}.") else f"{key}: {said}")
+            place = f"{key}.path=" if isinstance(error, ConfigError) and _begins(said, node.get("path")) else f"{key}: "
+            self.problems.append(said if said.startswith(f"{key}.") else place + said)
             return None
 
     def data_problems(self) -> list[str]:
         """What can be said of the data although the config has problems: no files, or columns that are not there."""
         path = self._mapping("source").get("path")
-        if self._source is None or path is None or holds_password(path):  # the demo's would be made up first
+        if self._source is None or not path or holds_password(path):  # the demo's would be made up first
             return []
         try:
             self._source.inspect(self._source.files()[:1], crosscheck.needed(self.values))
         except ConfigError as error:
-            return error.problems
+            return [f"source.path={each}" if _begins(each, path) else each for each in error.problems]
         except Exception:  # the config's own problems are the ones to tell now
             return []
         return []
+
+
+def _begins(said: str, path: Any) -> bool:
+    return any(said.startswith(f"{each}: ") for each in (path if isinstance(path, list) else [path]))
 
 
 def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,6 +292,25 @@ def _elsewhere(group: str, problem: str) -> str:
     files = sorted((CONF / group).glob("*.yaml"))
     having = [f"{group}={file.stem}" for file in files if re.search(rf"^ *{name[1]}:", file.read_text(), re.MULTILINE)]
     return f"; {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it" if having else ""
+
+
+def _another_target(target: str, problems: list[str]) -> list[str]:
+    """One problem for all keys of a chosen option that the loader which replaced its own does not take."""
+    chosen = _chosen("model")
+    option = CONF / "model" / f"{chosen}.yaml"
+    if not option.is_file():
+        return problems
+    content: Any = OmegaConf.to_container(OmegaConf.load(option), resolve=False)
+    own = content.get("model", content)
+    alien = tuple(f"model.{name}: no such key" for name in own)
+    rest = [problem for problem in problems if not problem.startswith(alien)]
+    if own["_target_"] == target or rest == problems:
+        return problems
+    return [
+        f"model={chosen}, but model._target_={target} is set as well, which wins and does not take the option's keys; "
+        "leave out one of them (with a loader of your own: model=custom)",
+        *rest,
+    ]
 
 
 def check_data(job: Job) -> None:

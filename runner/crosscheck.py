@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
-from runner.check import nearest
-from runner.secrets import HIDDEN, holds_password
+from runner.check import BROKEN, is_missing, nearest
+from runner.locations import unusable
+from runner.secrets import HIDDEN, holds_password, shown
 from runner.storage import absolute, is_local
 
 ACTORS = "runner.modes.actors.Actors"
+WITHOUT_RAY = ("runner.modes.inline.Inline", "runner.modes.processes.Processes")
+PACKAGES = {  # a built-in loader's packages, each with the paths that it is needed for
+    "models.sklearn.load": {"sklearn": ".*", "joblib": ".*", "skops": r".*\.skops"},
+    "models.torch.load": {"torch": ".*", "safetensors": r".*\.safetensors"},
+}
 COLUMNS = (("source", "columns"), ("predict", "columns"), ("sink", "keep_columns"))
 PATHS = (("source", "path"), ("sink", "path"), ("model", "path"), ("predict", "artifacts"))
 
@@ -27,11 +35,16 @@ def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> lis
     """
     problems += _columns(values)
     problems += _output_schema(_at(values, "predict", "output_schema"))
+    problems += _empty_paths(values)
+    problems += _storages(values)
     problems += _passwords(values)
+    problems += _packages(values)
+    _bad_rows(_at(values, "errors", "max_bad_rows"), problems)
     problems += _sink_in_source(values)
     notes, wrong = _num_actors(values, sweep=sweep)
-    problems += wrong
-    return notes
+    gpus = _num_gpus(values)
+    problems += [*wrong, *([] if sweep else gpus)]
+    return [*notes, *(gpus if sweep else [])]
 
 
 def needed(values: Mapping[str, Any]) -> dict[str, str] | None:
@@ -94,6 +107,50 @@ def _passwords(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _empty_paths(values: Mapping[str, Any]) -> list[str]:
+    """An empty path would be the working directory."""
+    return [
+        f"{group}.{name}='': expected a path or URI; is a variable unset?"
+        for group, name in PATHS
+        if any(isinstance(each, str) and not each.strip() for each in _listed(_at(values, group, name)))
+    ]
+
+
+def _storages(values: Mapping[str, Any]) -> list[str]:
+    """Storage of an unknown protocol, or whose package is not installed."""
+    paths = [(group, uri) for group in ("source", "sink") for uri in _listed(_at(values, group, "path"))]
+    return [
+        f"{group}.path={wrong}"
+        for group, uri in paths
+        if isinstance(uri, str) and not is_local(uri) and not holds_password(uri) and (wrong := unusable(uri))
+    ]
+
+
+def _bad_rows(value: Any, problems: list[str]) -> None:
+    """A budget is a count or a fraction; what the type alone says of it is replaced."""
+    if value is None or value is BROKEN or is_missing(value):
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and value >= 0 and (value <= 1 or isinstance(value, int)):
+        return
+    problems[:] = [problem for problem in problems if not problem.startswith("errors.max_bad_rows=")]
+    problems.append(f"{shown('errors.max_bad_rows', value)}: expected a count (5) or a fraction (0.01)")
+
+
+def _packages(values: Mapping[str, Any]) -> list[str]:
+    """What a built-in loader needs to run, where this process is the one that runs it."""
+    target, path = _at(values, "model", "_target_"), _at(values, "model", "path")
+    if not isinstance(target, str) or target not in PACKAGES:
+        return []
+    extra, needs = target.split(".")[1], PACKAGES[target]
+    names = [name for name, ending in needs.items() if re.fullmatch(ending, path if isinstance(path, str) else "")]
+    absent = [] if _at(values, "predict", "load_on") == "worker" else [name for name in names if not find_spec(name)]
+    found = [f"model={extra} needs {', '.join(absent)}: pip install 'ray-batch-runner[{extra}]'"] if absent else []
+    if extra == "torch" and path is None and _at(values, "model", "module") is None:
+        found.append("model=torch: model.path, model.module or both are required")
+    return found
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -116,6 +173,15 @@ def _sink_in_source(values: Mapping[str, Any]) -> list[str]:
 
 def _place(path: str) -> str:
     return (absolute(path) if is_local(path) else path).rstrip("/")
+
+
+def _num_gpus(values: Mapping[str, Any]) -> list[str]:
+    """`resources.num_gpus` where nobody hands out GPUs."""
+    given, target = _at(values, "resources", "num_gpus"), _at(values, "mode", "_target_")
+    if target not in WITHOUT_RAY or not isinstance(given, int | float) or isinstance(given, bool) or not given > 0:
+        return []
+    mode = str(target).split(".")[2]
+    return [f"resources.num_gpus={given}: has no effect with mode={mode}; take mode=tasks or mode=actors, or 0"]
 
 
 def _num_actors(values: Mapping[str, Any], *, sweep: bool) -> tuple[list[str], list[str]]:

@@ -14,10 +14,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from runner.care import CARELESS, Care
+from runner.transience import backoff
 from runner.types import Done, Errors, Failure, FailureKind, Lost, Outcome, Pool, Probe, Receipt, Shard, Work
 
-FIRST_BACKOFF = 0.5
-LONGEST_BACKOFF = 30.0
 CALL_SECONDS = 0.25  # of work in one call
 MOST_PER_CALL = 64
 FAIR_CALLS = 4  # calls that each worker should still get
@@ -61,11 +60,6 @@ class Call:
 
     attempts: tuple[Attempt, ...]
     running_since: float | None = None
-
-
-def backoff(tries: int, jitter: float) -> float:
-    """Seconds before try number `tries` + 1: doubling from 0.5 s to 30 s, times 0.5 to 1 by `jitter` (0 to 1)."""
-    return min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0**tries) * (0.5 + jitter / 2)
 
 
 def again(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter: float) -> Attempt | None:

@@ -15,7 +15,7 @@ from runner import planning, worker
 from runner.account import Account
 from runner.admission import make_ready, refuse
 from runner.dispatch import Dispatcher
-from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
+from runner.errors import ConfigError, Incomplete, JobFailed, RunnerError, SinkRefused
 from runner.ledger import Ledger
 from runner.locations import is_local
 from runner.mark import Mark
@@ -44,9 +44,11 @@ def run(job: Job, show: Progress | None = None) -> Report:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     sink = f"sink.path={job.sink.store.root}"
     ledger = open_ledger(job, run_id)
-    with Signals() as signals, contextlib.closing(show), _marked(ledger, sink):
-        ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
-        with Account(job, show, ledger) as account, telling(sink, Incomplete):
+    with contextlib.closing(show), _marked(ledger, sink):
+        with telling(sink, Incomplete):
+            ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
+            account = Account(job, show, ledger)
+        with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
             survey = survey_of(job, ledger)
             account.begin(survey)
             if survey.pending:
@@ -114,28 +116,37 @@ def predict(job: Job, survey: Survey, account: Account, signals: Signals) -> Non
         JobFailed, Incomplete, Interrupted: Not every shard was committed.
     """
     ledger = account.ledger
-    with opened_pool(job, account.show.say) as pool:
-        recipe = settle(job, survey, ledger, pool)
+    with opened_pool(job, account.show.say, signals) as pool:
+        signals.raise_if_asked()
+        recipe = settle(job, survey, ledger, pool, signals)
         if survey.new:
             ledger.unmark()
             ledger.record_plan(survey.new)
         pending = planning.execution_order(ledger.pending())
-        dispatcher = Dispatcher(pool, partial(worker.Process, recipe), job.errors, stop=signals.asked)
+        dispatcher = Dispatcher(
+            pool, partial(worker.Process, recipe), job.errors, stop=partial(_asked, signals, account)
+        )
         account.started(pending)
         for event in dispatcher.run(pending):
             account.take(event, dispatcher)
         account.predicted(pool.workers())
-    if signals.number:
-        raise Interrupted(signals.number)
+    signals.raise_if_asked()
     raise_for(account.report.failures)
 
 
+def _asked(signals: Signals, account: Account) -> bool:
+    """Whether the job was asked to stop; said when it is noticed."""
+    if signals.asked():
+        account.draining(signals.number)
+    return signals.number != 0
+
+
 @contextlib.contextmanager
-def opened_pool(job: Job, say: Callable[[str], None]) -> Iterator[Pool]:
+def opened_pool(job: Job, say: Callable[[str], None], signals: Signals) -> Iterator[Pool]:
     """Workers that have, or will load, the model; none is left afterwards."""
     model = ModelSource(job.model.call, on_driver=job.predict.load_on == "driver")
     try:
-        pool = job.mode.open(model, setup_of(job, say))
+        pool = job.mode.open(model, setup_of(job, say, signals))
     except Exception as error:
         if model.is_to_blame(error) and not isinstance(error, RunnerError):
             what = f"model._target_={job.model.target}: the model cannot be loaded"
@@ -147,10 +158,10 @@ def opened_pool(job: Job, say: Callable[[str], None]) -> Iterator[Pool]:
         pool.close()
 
 
-def setup_of(job: Job, say: Callable[[str], None]) -> Setup:
+def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
     """What the mode needs to know."""
     num_threads = job.predict.num_threads or max(1, int(job.resources.num_cpus))
     path = job.sink.store.root
     given = job.sink_path or ""
     relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
-    return Setup(job.resources, job.ray, num_threads, relative, say)
+    return Setup(job.resources, job.ray, num_threads, relative, say, signals)

@@ -62,14 +62,28 @@ class Ledger:
 
     def _read_recipe(self) -> Recorded | None:
         text = self.store.read(RECIPE)
-        return None if text is None else Recorded.from_json(text)
+        try:
+            return None if text is None else Recorded.from_json(text)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(RECIPE, error) from error
+
+    def _damaged(self, name: str, error: Exception) -> SinkRefused:
+        return SinkRefused(
+            f"sink.path={self.store.root}: {name} cannot be read ({type(error).__name__}: {error}); "
+            "restore it, or give another sink.path"
+        )
 
     def _read_plans(self) -> list[list[Shard]]:
+        return [self._read_plan(name) for name in self.below("_runner/plan-")]
+
+    def _read_plan(self, name: str) -> list[Shard]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        names = sorted(name for name in self._listed if name.startswith("_runner/plan-"))
-        contents = [self.store.read(name) for name in names]
-        return [planning.from_rows(pq.read_table(io.BytesIO(content)).to_pylist()) for content in contents if content]
+        try:
+            return planning.from_rows(pq.read_table(io.BytesIO(self.store.read(name) or b"")).to_pylist())
+        except (pa.ArrowException, KeyError) as error:
+            raise self._damaged(name, error) from error
 
     # ------------------------------------------------ what there is
 
@@ -223,7 +237,10 @@ class Ledger:
     def skipped(self) -> list[str]:
         """The input files that the manifest says were left out: a part that was committed without a file stays without it."""
         text = self.store.read(MANIFEST) if MANIFEST in self._listed else None
-        return [] if text is None else json.loads(text).get("skipped", [])
+        try:
+            return [] if text is None else json.loads(text)["skipped"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(MANIFEST, error) from error
 
     def _drop_stale_quarantine(self, receipts: Mapping[str, Receipt]) -> None:
         """A try that died after its quarantine may have been followed by one without bad rows: its file says nothing true."""
@@ -263,8 +280,7 @@ class Ledger:
     def _all_receipts(self) -> dict[str, Receipt]:
         names = sorted(name for name in self._listed if name.startswith("_runner/runs/") and "/receipts-" in name)
         lines = (line for name in names for line in (self.store.read(name) or b"").splitlines())
-        receipts = (Receipt(**{**content, "stages": Stages(*content["stages"])}) for content in map(json.loads, lines))
-        return {receipt.shard: receipt for receipt in receipts}
+        return {receipt.shard: receipt for receipt in map(_receipt, lines) if receipt is not None}
 
     def _read_back(self, shard: Shard) -> Receipt:
         """A part whose receipt died with its driver, read once."""
@@ -301,6 +317,15 @@ class Ledger:
         ]:  # what names the rest goes last
             self.store.delete(name)
         return Ledger(self._sink, self.run_id)
+
+
+def _receipt(line: bytes) -> Receipt | None:
+    """A receipt, `None` for a damaged line: its part is then read once, as if there had been none."""
+    try:
+        content = json.loads(line)
+        return Receipt(**{**content, "stages": Stages(*content["stages"]), "complaints": tuple(content["complaints"])})
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _plan_schema() -> pa.Schema:

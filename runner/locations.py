@@ -48,13 +48,29 @@ def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str
     try:
         fs, path = fsspec.core.url_to_fs(uri, **given)
     except ImportError as missing:
-        install = EXTRAS.get(scheme, "the package named there")
-        raise ConfigError(
-            f"{uri}: {scheme}:// needs a package that is not installed ({missing}): pip install {install}"
-        ) from missing
+        raise ConfigError(_lacking(uri, scheme, missing)) from missing
     except ValueError as unknown:
         raise ConfigError(f"{uri}: {unknown}") from unknown
     return fs, str(path)
+
+
+def unusable(uri: str) -> str | None:
+    """What `locate` would say of a protocol, without a connection; `None` if it can be used."""
+    import fsspec
+
+    for scheme in (part.partition("://")[0] for part in uri.split("::") if "://" in part):
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except ImportError as missing:
+            return _lacking(uri, scheme, missing)
+        except ValueError as unknown:
+            return f"{uri}: {unknown}"
+    return None
+
+
+def _lacking(uri: str, scheme: str, missing: ImportError) -> str:
+    install = EXTRAS.get(scheme, "the package named there")
+    return f"{uri}: {scheme}:// needs a package that is not installed ({missing}): pip install {install}"
 
 
 def spell(fs: Any, path: str, like: str) -> str:

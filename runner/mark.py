@@ -23,6 +23,7 @@ from runner.storage import Store
 MARK = "_runner/mark.json"
 REFRESH_SECONDS = 10.0
 STALE_SECONDS = 60.0
+_living: set[str] = set()  # the runs of this process that hold a mark
 
 
 class Mark:
@@ -43,11 +44,16 @@ class Mark:
         """
         if not self._store.create(MARK, self._content()):
             held = self._read()
-            if held is not None and not abandoned(held, self._now()):
+            if held is not None and not self._mine(held) and not abandoned(held, self._now()):
                 raise Incomplete(self._refusal(held))
             self._store.replace(MARK, self._content())
+        _living.add(self._run_id)
         self._thread.start()
         return self
+
+    def _mine(self, held: Mapping[str, Any]) -> bool:
+        """Whether this run set the mark itself, by a try whose answer was lost on the way."""
+        return held.get("run_id") == self._run_id
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -55,6 +61,7 @@ class Mark:
         """Take the mark away, unless another run has taken it over."""
         self._ended.set()
         self._thread.join()
+        _living.discard(self._run_id)  # also where the mark cannot be deleted: this process may run the job again
         with contextlib.suppress(OSError):  # an end that cannot be marked leaves a mark that goes stale
             if (held := self._read()) is not None and held.get("run_id") == self._run_id:
                 self._store.delete(MARK)
@@ -89,7 +96,11 @@ def abandoned(held: Mapping[str, Any], now: float) -> bool:
     """Whether the run that set this mark is gone: not heard of for a minute, or its process on this host has ended."""
     if now - float(held.get("refreshed", 0)) > STALE_SECONDS:
         return True
-    return held.get("host") == _host() and _started(int(held.get("pid", 0))) != held.get("started")
+    if held.get("host") != _host():
+        return False
+    if _started(int(held.get("pid", 0))) != held.get("started"):
+        return True
+    return held.get("pid") == os.getpid() and held.get("run_id") not in _living
 
 
 def _host() -> str:

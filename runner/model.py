@@ -5,9 +5,22 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from threading import Thread
 
 from runner.types import Predictor
+
+
+def loaded(load: Callable[[], Predictor]) -> Predictor:
+    """What the loader returns.
+
+    Raises:
+        TypeError: It is no function of a batch.
+    """
+    predictor = load()
+    if not callable(predictor):
+        raise TypeError(f"the loader returned {predictor!r:.60}; expected a function of a batch")
+    return predictor
 
 
 class ModelSource:
@@ -20,7 +33,7 @@ class ModelSource:
 
     def __init__(self, load: Callable[[], Predictor], *, on_driver: bool) -> None:
         """Take the loader; nothing is loaded yet."""
-        self.load, self.on_driver = load, on_driver
+        self.load, self.on_driver = partial(loaded, load), on_driver
         self._coming: Future[Predictor] | None = None
 
     def begin(self) -> None:

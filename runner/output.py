@@ -15,6 +15,7 @@ from runner.fingerprint import versions
 from runner.ledger import Ledger
 from runner.quarantine import Budget
 from runner.recipe import Recorded
+from runner.signals import Signals
 from runner.spec import Job
 from runner.survey import Survey
 from runner.types import Failure, Pool, Probe
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def settle(job: Job, survey: Survey, ledger: Ledger, pool: Pool) -> worker.Recipe:
+def settle(job: Job, survey: Survey, ledger: Ledger, pool: Pool, signals: Signals) -> worker.Recipe:
     """How every shard is predicted, with the schema that every part will have; recorded if it was not.
 
     Raises:
         ConfigError: The sink cannot hold that schema, or a kept column has a prediction's name.
-        JobFailed, Incomplete: No first batch could be predicted.
+        JobFailed, Incomplete, Interrupted: No first batch could be predicted.
     """
     recipe = _recipe(job, survey, ledger.recorded)
     final = recipe.predictions is not None
     if not final:
-        probed, final = _probed(job, recipe, survey, pool)
+        probed, final = _probed(job, recipe, survey, pool, signals)
         recipe = replace(recipe, predictions=probed)
     _check(job, recipe)
     recorded = _record(job, survey, ledger, recipe.predictions if final else None)
@@ -78,18 +79,23 @@ def _check(job: Job, recipe: worker.Recipe) -> None:
     job.sink.check(recipe.part_schema)
 
 
-def _probed(job: Job, recipe: worker.Recipe, survey: Survey, pool: Pool) -> tuple[pa.Schema, bool]:
+def _probed(job: Job, recipe: worker.Recipe, survey: Survey, pool: Pool, signals: Signals) -> tuple[pa.Schema, bool]:
     """The schema of the first row's predictions; of an empty batch, and not final, where there is no row at all."""
     import pyarrow as pa
 
     candidates = [shard for shard in survey.pending if shard.rows != 0] or survey.pending[:1]
-    last = candidates[-1]
+    last, failures = candidates[-1], []
     for shard in candidates:
-        for event in Dispatcher(pool, partial(worker.ProbeSchema, recipe, shard is last), job.errors).run([shard]):
+        work = partial(worker.ProbeSchema, recipe, shard is last)
+        for event in Dispatcher(pool, work, job.errors, stop=signals.asked).run([shard]):
             if isinstance(event, Failure):
-                raise_for([event])
+                failures.append(event)
             if isinstance(event, Probe) and event.schema is not None:
                 return pa.ipc.read_schema(pa.py_buffer(event.schema)), event.seen
+        signals.raise_if_asked()
+        if len(failures) >= job.errors.stop_after_failed_shards or any(each.kind == "model" for each in failures):
+            break
+    raise_for(failures)
     return pa.schema([]), False
 
 

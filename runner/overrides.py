@@ -90,9 +90,16 @@ def _examine_choice(override: str, parsed: Override, options: Sequence[str], exa
     for option in (each for each in chosen if each not in options and not each.startswith("_")):
         problem = f"{group}={option}: no such option{nearest(option, options)}"
         meant = re.search(r"did you mean (.*)\?", problem)
-        override = override.replace(option, meant[1]) if meant else ""
+        override = _with_choice(override, option, meant[1]) if meant else ""
         examined.refuse(problem, "" if meant else group)
     examined.overrides += [override] if override else []
+
+
+def _with_choice(override: str, option: str, meant: str) -> str:
+    """Another option in place of a wrong one, which may be a part of its neighbours' names."""
+    key, _, value = override.partition("=")
+    whole = rf"(?<![\w./-]){re.escape(option)}(?![\w./-])"
+    return f"{key}={re.sub(whole, meant, value)}"
 
 
 def implied(overrides: Sequence[str]) -> list[str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from runner.composition import Composed, composer, use
+from runner.check import nearest
+from runner.composition import Composed, Composer, composer, use
 from runner.config import Checked, Known, check, check_data
 from runner.errors import ConfigError
 from runner.overrides import Examined, examine
 from runner.secrets import shown_override
+
+VARIABLE = re.compile(r"\+{0,2}(?P<key>vars\.(?P<name>\w+)[\w.]*)=")
 
 
 def prepare(given: Sequence[str], config_dir: str | None, config_name: str | None, *, multirun: bool) -> Examined:
@@ -36,12 +41,44 @@ def prepare(given: Sequence[str], config_dir: str | None, config_name: str | Non
         examined = examine(given, options, sweep=True)
         base = hydra.common(examined)
         if multirun or base.hydra.mode == RunMode.MULTIRUN:
-            _check_sweep(list(hydra.jobs(base, examined.overrides)), examined)
+            jobs = list(hydra.jobs(base, examined.overrides))
+            examined.problems += _unknown_variables(jobs, examined, hydra)
+            _check_sweep(jobs, examined)
             return examined
         examined = examine(given, options, sweep=False)
         job = hydra.job(base)
+        examined.problems += _unknown_variables([job], examined, hydra)
         check(use(job), job.run_dir, Known(examined.problems, examined.broken))
     return examined
+
+
+def _unknown_variables(jobs: Sequence[Composed], examined: Examined, hydra: Composer) -> list[str]:
+    """Variables that were typed, but that no config declares and no value refers to."""
+    typed = [match for override in examined.overrides if (match := VARIABLE.match(override))]
+    texts = [str(OmegaConf.to_container(job.cfg, resolve=False)) for job in jobs]
+    unused = [match for match in typed if not any(_refers(text, match["name"]) for text in texts)]
+    if not jobs or not unused:
+        return []
+    declared = _declared([override for override in examined.overrides if not VARIABLE.match(override)], hydra)
+    return [
+        f"{match['key']}: no such variable{nearest(match['name'], declared, 'vars.')}"
+        for match in unused
+        if declared is not None and match["name"] not in declared
+    ]
+
+
+def _refers(text: str, name: str) -> bool:
+    return bool(re.search(rf"\$\{{[^}}]*\b{re.escape(name)}\b|\$\{{\s*vars\s*\}}", text))
+
+
+def _declared(overrides: Sequence[str], hydra: Composer) -> list[str] | None:
+    """The variables of the config files; `None` if they cannot be known."""
+    try:
+        base = hydra.common(Examined(list(overrides)))
+        configs = [base, *(job.cfg for job in hydra.jobs(base, overrides))]
+    except ConfigError:
+        return None
+    return list(dict.fromkeys(str(name) for config in configs for name in config.get("vars") or ()))
 
 
 def _check_sweep(jobs: Sequence[Composed], examined: Examined) -> None:

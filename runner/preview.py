@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from runner.job import open_ledger, setup_of, survey_of
 from runner.planning import demands
 from runner.report import counted, size
+from runner.signals import Signals
 from runner.spec import Job
 from runner.types import Fit, Shard
 
@@ -71,7 +72,7 @@ def _asked(job: Job) -> str:
 
 
 def _fitting(job: Job) -> Iterator[str]:
-    found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr)))
+    found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr), Signals()))
     if found is None:
         yield "fits: this process does it all, one call at a time"
     else:

@@ -10,6 +10,7 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.check import BROKEN, MISSING, joined, required
+from runner.help import CONF
 
 
 def resolved(cfg: DictConfig, broken: Collection[str], problems: list[str]) -> dict[str, Any]:
@@ -62,7 +63,23 @@ def _value(parent: Any, name: Any, key: str, problems: list[str]) -> Any:
     except OmegaConfBaseException as error:
         problems.append(_told(error, key, OmegaConf.to_container(parent, resolve=False)[name]))  # type: ignore[index]
         return BROKEN
+    if isinstance(value, str) and (wrong := _within_a_text(parent, name)):
+        problems.append(f"{key}={wrong}")
+        return BROKEN
     return _node(value, key, problems) if isinstance(value, Container) and not value._is_none() else value
+
+
+def _within_a_text(parent: Any, name: Any) -> str | None:
+    """A mapping or a list where a part of a text is wanted, as in `out/${mode}`."""
+    raw = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
+    for reference in re.findall(r"(?<!\\)\$\{(\w[\w.]*)\}", str(raw)):
+        found = OmegaConf.select(parent._get_root(), reference)
+        if isinstance(found, Container):
+            kind = "list" if isinstance(found, ListConfig) else "mapping"
+            chosen = f"the option's name is ${{hydra:runtime.choices.{reference}}}"
+            remedy = chosen if (CONF / reference).is_dir() else "name one of its values"
+            return f"{raw}: ${{{reference}}} is a {kind}, which is no part of a text; {remedy}"
+    return None
 
 
 def _told(error: Exception, key: str, raw: Any) -> str:

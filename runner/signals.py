@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+from runner.errors import Interrupted
 
 
 class Signals:
@@ -16,15 +19,29 @@ class Signals:
         number: The signal that came, 0 for none.
     """
 
-    def __init__(self) -> None:
-        """Nothing has come yet."""
+    def __init__(self, grace_period: float = 0.0) -> None:
+        """Nothing has come yet; `grace_period` is the seconds that follow a first signal."""
         self.number = 0
+        self._grace_period, self._came = grace_period, 0.0
         self._before: dict[int, Any] = {}
 
     def asked(self) -> bool:
         """Whether the job was asked to stop."""
         self._install()  # again: ray.init puts its own handler for SIGTERM in place
         return self.number != 0
+
+    def expired(self) -> bool:
+        """Whether the grace after a first signal is over."""
+        return self.number != 0 and time.monotonic() - self._came > self._grace_period
+
+    def raise_if_asked(self) -> None:
+        """Stop here if the job was asked to.
+
+        Raises:
+            Interrupted: It was.
+        """
+        if self.asked():
+            raise Interrupted(self.number)
 
     def __enter__(self) -> Signals:
         """Take over the handlers; only a process's main thread can."""
@@ -34,9 +51,11 @@ class Signals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the handlers back that were there."""
+        """Put the handlers back that were there; a second signal ends like a first one that was drained."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if isinstance(error, KeyboardInterrupt) and self.number:
+            raise Interrupted(self.number) from None
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -51,4 +70,4 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.number:
             raise KeyboardInterrupt
-        self.number = number
+        self.number, self._came = number, time.monotonic()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner import planning
-from runner.errors import ConfigError
+from runner.errors import ConfigError, SinkRefused
 from runner.ledger import Ledger, named
 from runner.recipe import Recorded
+from runner.report import counted
 from runner.sources.filters import filter_columns
 from runner.spec import Job
 from runner.types import File, Fragment, Shard
@@ -51,15 +52,17 @@ def look(job: Job, ledger: Ledger) -> Survey:
         ConfigError: No input, unreadable files, missing columns, or a covered file that has changed.
     """
     listed = job.source.files()
-    skipped = [file.path for file in listed if planning.is_skipped(file.path, job.errors.skip_files)]
-    files = [file for file in listed if file.path not in skipped] if skipped else listed
     covered = ledger.covered()
+    there = [*listed, *(file for path, file in covered.items() if path not in {each.path for each in listed})]
+    skipped = _skipped(job.errors.skip_files, there)
+    files = [file for file in listed if file.path not in skipped]
     refuse_changed(files, covered)
     new = [file for file in files if file.path not in covered]
-    notes = [*_skipped(job.errors.skip_files, skipped), *_gone(listed, covered)]
+    notes = [*_skip_note(skipped), *_gone(listed, covered), *_empty(new)]
     if ledger.plans and new and job.sink.save_mode != "append":
+        _refuse_other_input(ledger, files, covered)
         notes.append(
-            f"{len(new)} input files are in no recorded plan and are left alone: {named(file.path for file in new)}; "
+            f"{counted(len(new), 'input file')} in no recorded plan, NOT predicted: {named(file.path for file in new)}; "
             "sink.save_mode=append adds them"
         )
         new = []
@@ -89,6 +92,15 @@ def needed_columns(job: Job) -> dict[str, str] | None:
     return {**dict.fromkeys(filter_columns(job.source.filters), "source.filters"), **kept, **asked}
 
 
+def _refuse_other_input(ledger: Ledger, files: Sequence[File], covered: Mapping[str, File]) -> None:
+    """A sink of other files is no sink to resume: a preset that forgot the day in its path would be green every night."""
+    if covered and not any(file.path in covered for file in files):
+        raise SinkRefused(
+            f"sink.path={ledger.store.root}: holds the predictions of other files ({named(covered)}), and of none of the "
+            f"{counted(len(files), 'file')} of this input; give another sink.path, or sink.save_mode=append to add them"
+        )
+
+
 def refuse_changed(files: Sequence[File], covered: Mapping[str, File]) -> None:
     """Refuse input that is not what was planned.
 
@@ -107,16 +119,28 @@ def refuse_changed(files: Sequence[File], covered: Mapping[str, File]) -> None:
         )
 
 
-def _skipped(skip: Sequence[str], skipped: Sequence[str]) -> list[str]:
-    if not skip:
-        return []
-    return [f"errors.skip_files: {len(skipped)} input files are left out: {named(skipped) or 'no file matches'}"]
+def _skipped(skip: Sequence[str], there: Sequence[File]) -> list[str]:
+    """The files, listed or planned, that are left out by name."""
+    if idle := [each for each in skip if not any(planning.is_skipped(file.path, [each]) for file in there)]:
+        raise ConfigError(
+            f"errors.skip_files={list(skip)}: no input file is called {named(idle)}; give a path, a name or a pattern"
+        )
+    return [file.path for file in there if planning.is_skipped(file.path, skip)]
+
+
+def _skip_note(skipped: Sequence[str]) -> list[str]:
+    return [f"errors.skip_files: {counted(len(skipped), 'input file')} left out: {named(skipped)}"] if skipped else []
+
+
+def _empty(new: Sequence[File]) -> list[str]:
+    empty = [file.path for file in new if not file.size]
+    return [f"{counted(len(empty), 'input file')} of 0 bytes, taken as without rows: {named(empty)}"] if empty else []
 
 
 def _gone(files: Sequence[File], covered: Mapping[str, File]) -> list[str]:
     there = {file.path for file in files}
     gone = [path for path in covered if path not in there]
-    return [f"{len(gone)} planned input files are no longer listed: {named(gone)}"] if gone else []
+    return [f"{counted(len(gone), 'planned input file')} no longer listed: {named(gone)}"] if gone else []
 
 
 def agreed_schema(recorded: Recorded | None, found: pa.Schema | None) -> pa.Schema | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -10,7 +12,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from runner.check import nearest
@@ -41,7 +43,7 @@ def locate(target: str) -> Callable[..., Any]:
     _allow(target, target)
     found = _imported(target)
     if not callable(found):
-        raise Refused(f"is a {type(found).__name__}, not something to call{_members(found)}")
+        raise Refused(f"is {a_kind(found)}, not something to call{_members(found)}")
     _allow(_identity(found, target), target)
     try:
         instantiate({"_target_": target, "_partial_": True})  # Hydra refuses what must never be called from a config
@@ -107,6 +109,12 @@ def _hidden(target: str) -> str:
     if spec is None or spec.origin is None:
         return ""
     return f"; {spec.origin} hides the built-in models: delete it, a folder of loaders needs none"
+
+
+def a_kind(value: Any) -> str:
+    """`a module`, `an int`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _first_line(error: BaseException) -> str:
@@ -179,22 +187,70 @@ def _text(call: Callable[..., Any]) -> bytes:
         return Path(file).read_bytes() if file and Path(file).is_file() else inspect.getsource(unwrapped).encode()
     except (OSError, TypeError):
         code = getattr(unwrapped, "__code__", None)
-        return (
-            repr((code.co_code, code.co_consts, code.co_names)).encode() if code else type(call).__qualname__.encode()
-        )
+        return _spelled(code).encode() if code else type(call).__qualname__.encode()
 
 
 def state_of(predictor: Callable[..., Any]) -> str:
     """Digest of a ready predictor: its code, and what it holds (weights, a closure's variables), as far as that pickles."""
     total = hashlib.sha256(_text(predictor if hasattr(predictor, "__code__") else type(predictor)))
-    cells = [cell.cell_contents for cell in getattr(predictor, "__closure__", None) or ()]
-    for held in [predictor, *cells, getattr(predictor, "__defaults__", None)]:
-        total.update(_pickled(held))
+    for part in _parts(predictor, frozenset()):
+        total.update(hashlib.sha256(part).digest())
     return f"sha256:{total.hexdigest()}"
 
 
-def _pickled(value: Any) -> bytes:
+def _parts(value: Any, above: frozenset[int]) -> Iterator[bytes]:
+    """What tells one value from another: of a function its code and what it holds, of others what pickles."""
+    if id(value) in above:
+        return
+    if isinstance(value, FunctionType):
+        yield f"{value.__qualname__} {_spelled(value.__code__)}".encode()
+        held = [*_cells(value), value.__defaults__, value.__kwdefaults__]
+    elif isinstance(value, MethodType):
+        held = [value.__func__, value.__self__]
+    elif isinstance(value, functools.partial):
+        held = [value.func, value.args, value.keywords]
+    elif (pickled := _pickled(value)) is not None:
+        yield pickled
+        return
+    else:  # it holds a lambda, a module or a handle: its kind, and what lies within it
+        yield type(value).__qualname__.encode()
+        held = _held(value)
+    for each in held:
+        yield from _parts(each, above | {id(value)})
+
+
+def _cells(function: FunctionType) -> list[Any]:
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a variable that was never set
+            found.append(cell.cell_contents)
+    return found
+
+
+def _held(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, Mapping):
+        return [one for item in value.items() for one in item]
+    if isinstance(value, type | ModuleType):
+        return []
+    return [vars(type(value)).get("__call__"), dict(getattr(value, "__dict__", {}))]
+
+
+def _pickled(value: Any) -> bytes | None:
     try:
         return pickle.dumps(value)
-    except Exception:  # a lambda, a module, a handle: its code or its kind is all there is
-        return type(value).__qualname__.encode()
+    except Exception:
+        return None
+
+
+def _spelled(constant: Any) -> str:
+    """A code object, or a constant of one, the same in every process: no addresses, no order of a set."""
+    if isinstance(constant, CodeType):
+        names = (constant.co_names, constant.co_varnames, constant.co_freevars)
+        return f"{constant.co_code!r} {names!r} {_spelled(constant.co_consts)}"
+    if isinstance(constant, tuple):
+        return f"({','.join(map(_spelled, constant))})"
+    if isinstance(constant, frozenset):
+        return f"{{{','.join(sorted(map(_spelled, constant)))}}}"
+    return repr(constant)

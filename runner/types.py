@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from runner.model import ModelSource
     from runner.publishing import Written
+    from runner.signals import Signals
     from runner.storage import Store
 
 # ---------------------------------------------------------------- values that a config spells in several ways
@@ -456,6 +457,7 @@ class Setup:
         num_threads: Threads in a worker's native pools.
         relative_sink: The sink's path as given, if it is relative: only one node can see it.
         say: Where notices for people go.
+        signals: Whether somebody asked the job to stop; to be looked at again after whatever replaces signal handlers.
     """
 
     resources: Resources
@@ -463,6 +465,7 @@ class Setup:
     num_threads: int
     relative_sink: str | None
     say: Callable[[str], None]
+    signals: Signals
 
 
 # ---------------------------------------------------------------- output

@@ -193,3 +193,14 @@ def counting_children() -> Predictor:
 def not_a_number() -> Predictor:
     """NaN for every tenth row."""
     return lambda batch: np.where(batch["x"] % 10 == 3, np.nan, batch["x"] * 1.0)
+
+
+def returning_none() -> Any:
+    """Forgets to return its predictor."""
+
+
+def loading_slowly(flag: str, seconds: float) -> Predictor:
+    """Takes its time to load, and says when it has begun."""
+    Path(flag).touch()
+    time.sleep(seconds)
+    return doubling()

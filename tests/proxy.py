@@ -183,6 +183,7 @@ class _Handler:
         fault = self._state.take(seen)
         what = None if fault is None else fault.what
         status = _NO_ANSWER
+        _go_on(request)
         try:
             answer = await (self._pass(request) if fault is None else self._disturb(fault, request))
             status = _NO_ANSWER if answer.status == _BROKEN else answer.status
@@ -208,7 +209,7 @@ class _Handler:
     async def _never(self, request: web.BaseRequest, *, listen: bool) -> None:
         """Keep the connection open without a word, as long as the client does."""
         if listen:
-            await request.read()
+            await _read(request)
         while not self._closing.is_set() and request.transport is not None and not request.transport.is_closing():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), 0.1)
@@ -242,20 +243,26 @@ class _Handler:
             return _broken(request)
 
 
+def _go_on(request: web.BaseRequest) -> None:
+    """Tell a client that asks before it sends a body to send it; aiohttp leaves that to applications with routes."""
+    if "Expect" in request.headers and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
     async for chunk in request.content.iter_chunked(_CHUNK):
         yield chunk
 
 
-async def _read(request: web.BaseRequest, least: int) -> None:
-    """Read the body until so many bytes have come."""
+async def _read(request: web.BaseRequest, most: float = float("inf")) -> None:
+    """Read the body until it ends, or so many bytes have come; `request.read` would refuse a large one."""
     got = 0
-    while got < least and (chunk := await request.content.readany()):
+    while got < most and (chunk := await request.content.readany()):
         got += len(chunk)
 
 
 async def _refusal(status: int, request: web.BaseRequest) -> web.Response:
-    await request.read()
+    await _read(request)
     code = _TEXTS[status]
     text = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>by plan</Message></Error>'
     return web.Response(status=status, body=text.encode(), content_type="application/xml")

@@ -169,6 +169,14 @@ def test_another_model_is_not_taken_for_the_first() -> None:
         run(config, model=scaled(3.0))
 
 
+def test_another_lambda_is_not_taken_for_the_first() -> None:
+    write_data(Path("in"))
+    config = {"source.path": "in", "mode": "inline", "sink.path": "out"}
+    run(config, model=lambda batch: batch["a"] * 2)
+    with pytest.raises(runner.SinkRefused, match=r"model\.code"):
+        run(config, model=lambda batch: batch["a"] * 3)
+
+
 def test_within_another_hydra_program(place: Path) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

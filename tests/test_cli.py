@@ -259,3 +259,17 @@ def test_the_callers_surroundings_stay(place: Path, capsys: pytest.CaptureFixtur
     assert main([*DATA, "sink.path=out", "hydra.job.chdir=true"]) == 0
     assert "complete: 1 shard" in capsys.readouterr().out
     assert (sys.argv, dict(os.environ), Path.cwd()) == (arguments, environment, place)
+
+
+def test_an_interrupt_before_the_job_says_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runner import cli
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    assert place.exists()
+    monkeypatch.setattr(cli, "prepare", interrupt)
+    assert main([*DATA]) == 130
+    assert capsys.readouterr().err == "interrupted before anything was predicted\n"

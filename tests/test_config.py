@@ -115,3 +115,87 @@ def test_unquoted_path_is_quoted(place: Path) -> None:
         main(["source=parquet", "source.path=days/dt=2026-11-21/*", "mode=inline", "sink.path=out/dt=2026-11-21"]) == 0
     )
     assert (place / "out/dt=2026-11-21/_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("job", ["nopkg", "[nopkg,eager]", "[eager,nopkg]"])
+def test_a_preset_without_its_package_is_refused(job: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "conf/job/nopkg.yaml").write_text("vars: {a: 1}\nbatch_size: 3\n")
+    assert main([*DATA, "--config-dir=conf", f"job={job}"]) == 2
+    assert told(capsys.readouterr().err) == [
+        f"job={job}: its first line must be `# @package _global_`; without it its keys land under job.* and do nothing"
+    ]
+
+
+def test_an_unset_variable_is_no_path(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OUT", "")
+    assert main([*DATA, "sink.path=${oc.env:OUT}"]) == 2
+    assert told(capsys.readouterr().err) == ["sink.path='': expected a path or URI; is a variable unset?"]
+    assert (place / "in").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("vars.place=out", "sink.path=${vars.place}/x"),
+        ("+vars.place=out", "hydra.run.dir=${vars.place}"),
+        ("vars.place=out", "-m", "sink.path=${vars.place}/a,${vars.place}/b"),
+        ("--config-dir=conf", "-m", "job=daily", "vars.date=2026-11-21,2026-11-22"),
+        ("--config-dir=conf", "-m", "job=daily,eager", "vars.date=2026-11-21"),
+    ],
+    ids=" ".join,
+)
+def test_a_variable_that_is_declared_or_used(argv: tuple[str, ...], place: Path) -> None:
+    data = ("mode=inline",) if "--config-dir=conf" in argv else DATA
+    assert main([*data, "action=plan", *argv]) == 0
+    assert place.exists()
+
+
+def test_the_name_of_an_option_is_a_part_of_a_path(place: Path) -> None:
+    assert main([*DATA, "sink.path=out/${hydra:runtime.choices.mode}"]) == 0
+    assert (place / "out/inline/_SUCCESS").exists()
+
+
+def test_gpus_without_effect_are_a_note_in_a_sweep(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.exists()
+    assert main([*DATA, "-m", "resources.num_gpus=0,1", "action=plan"]) == 0
+    assert "note: resources.num_gpus=1: has no effect with mode=inline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("absent", "override", "said"),
+    [
+        ("joblib", "model=sklearn model.path=x.joblib", "model=sklearn needs joblib: pip install 'ray-batch-runner[sklearn]'"),
+        ("skops", "model=sklearn model.path=x.skops", "model=sklearn needs skops: pip install 'ray-batch-runner[sklearn]'"),
+        ("torch", "model=torch model.module=ops.Net", "model=torch needs torch: pip install 'ray-batch-runner[torch]'"),
+        (
+            "safetensors",
+            "model=torch model.path=x.safetensors",
+            "model=torch needs safetensors: pip install 'ray-batch-runner[torch]'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_package_that_is_not_installed(
+    absent: str,
+    override: str,
+    said: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from runner import crosscheck
+
+    assert place.exists()
+    monkeypatch.setattr(crosscheck, "find_spec", lambda name: None if name == absent else object())
+    assert main([*DATA, *override.split()]) == 2
+    assert told(capsys.readouterr().err) == [said]
+    assert main([*DATA, *override.split(), "predict.load_on=worker", "action=plan"]) in (0, 2)
+    assert said not in capsys.readouterr().err
+
+
+def test_a_presets_own_loader_wins_over_a_chosen_option(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "conf/job/own.yaml").write_text("# @package _global_\nmodel: {_target_: models.ours.load}\n")
+    assert main([*DATA, "--config-dir=conf", "job=own", "model=sklearn", "model.path=m.joblib"]) == 2
+    (line,) = told(capsys.readouterr().err)
+    assert line.startswith("model=sklearn, but model._target_=models.ours.load is set as well, which wins")

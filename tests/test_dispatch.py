@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from runner.care import Care
 from runner.dispatch import (
-    LONGEST_BACKOFF,
     UNBLAMED_WAIT,
     Attempt,
     Dispatcher,
     Event,
     Retried,
     again,
-    backoff,
     call_size,
 )
+from runner.transience import LONGEST_BACKOFF, backoff
 from runner.types import (
     Done,
     Errors,

@@ -243,7 +243,7 @@ def test_resume_warns_of_files_that_no_plan_covers(executor: Runs, tmp_path: Pat
     write_input(tmp_path / "in", files=1, first=4)
     report = executor(job(tmp_path))
     assert report.committed == 0
-    assert "1 input files are in no recorded plan" in report.notes[0]
+    assert "1 input file in no recorded plan, NOT predicted" in report.notes[0]
     assert "004.parquet" in report.notes[0]
     assert "sink.save_mode=append" in report.notes[0]
 
@@ -300,7 +300,7 @@ def test_an_input_file_that_is_gone_is_reported(executor: Runs, tmp_path: Path) 
     executor(job(tmp_path))
     (tmp_path / "in/001.parquet").unlink()
     report = executor(job(tmp_path))
-    assert "1 planned input files are no longer listed" in report.notes[0]
+    assert "1 planned input file no longer listed" in report.notes[0]
     assert "001.parquet" in report.notes[0]
 
 
@@ -318,10 +318,17 @@ def test_another_jobs_output_is_refused_field_by_field(executor: Runs, tmp_path:
 
 def test_an_accepted_difference_is_recorded(executor: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
+
+    def accepted() -> list[dict[str, Any]]:
+        content: dict[str, Any] = json.loads((tmp_path / "out/_runner/recipe.json").read_text())
+        return list(content["accepted"])
+
     executor(job(tmp_path))
     executor(job(tmp_path, **{"batch_size": 7, "sink.accept": ["batch_size"]}))
-    recipe = json.loads((tmp_path / "out/_runner/recipe.json").read_text())
-    assert recipe["accepted"] == [{"batch_size": {"was": 10, "now": 7}}]
+    assert accepted() == [], "no row came from the other job, yet its recipe was replaced"
+    parts(tmp_path)[0].unlink()
+    executor(job(tmp_path, **{"batch_size": 7, "sink.accept": ["batch_size"]}))
+    assert accepted() == [{"batch_size": {"was": 10, "now": 7}}]
 
 
 def test_what_does_not_change_predictions_is_not_in_the_fingerprint(executor: Runs, tmp_path: Path) -> None:
@@ -509,3 +516,84 @@ def test_records_under_which_nothing_was_committed_make_way(executor: Runs, tmp_
         executor(job(tmp_path, "failing_on", **{"model.value": 3, "predict.output_schema": {"twice": "int64"}}))
     executor(job(tmp_path))
     assert predicted(tmp_path) == [2 * x for x in range(25)]
+
+
+# ---------------------------------------------------------------- at 3 a.m.
+
+
+def test_a_sink_of_other_files_is_no_sink_to_resume(executor: Runs, tmp_path: Path) -> None:
+    """A preset that forgot the day in its sink's path would be green every night."""
+    write_input(tmp_path / "in/dt=1")
+    write_input(tmp_path / "in/dt=2")
+    executor(job(tmp_path, **{"source.path": str(tmp_path / "in/dt=1")}))
+    with pytest.raises(SinkRefused, match="holds the predictions of other files"):
+        executor(job(tmp_path, **{"source.path": str(tmp_path / "in/dt=2")}))
+
+
+@pytest.mark.parametrize("record", ["recipe.json", "plan-000000.parquet"])
+def test_a_damaged_record_is_named(tmp_path: Path, record: str) -> None:
+    write_input(tmp_path / "in")
+    run(job(tmp_path, mode="inline"))
+    (tmp_path / "out/_runner" / record).write_text("{")
+    with pytest.raises(SinkRefused, match=f"{record} cannot be read"):
+        run(job(tmp_path, mode="inline"))
+
+
+def test_a_damaged_receipt_is_as_none(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    run(job(tmp_path, mode="inline"))
+    before = manifest(tmp_path)
+    [receipts] = (tmp_path / "out/_runner/runs").rglob("receipts-*")
+    receipts.write_text(receipts.read_text()[:-20])
+    (tmp_path / "out/_SUCCESS").unlink()
+    run(job(tmp_path, mode="inline"))
+    assert manifest(tmp_path) == before
+
+
+def test_a_loader_that_returns_no_function_is_to_blame(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    for where in ("driver", "worker"):
+        with pytest.raises(JobFailed, match="the loader returned None; expected a function of a batch"):
+            executor(job(tmp_path, "returning_none", **{"predict.load_on": where}))
+
+
+def test_the_first_batch_follows_the_policy_too(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=3)
+    with pytest.raises(JobFailed, match="cannot predict 3") as failed:
+        executor(job(tmp_path, "failing_on", **{"model.value": 3, "errors.stop_after_failed_shards": 5}))
+    assert len(parts(tmp_path)) == 2, "the other shards did not go on"
+    assert failed.value.report.remaining == 1  # type: ignore[attr-defined]
+
+
+def test_a_first_batch_that_ends_the_job_tells_what_remains(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=3)
+    with pytest.raises(JobFailed) as failed:
+        executor(job(tmp_path, "failing_on", **{"model.value": 3}))
+    assert (failed.value.report.remaining, failed.value.report.shards) == (3, 3)  # type: ignore[attr-defined]
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    for key, value in (("resources.num_gpus", 1), ("resources.num_cpus", 500)):
+        with pytest.raises(ConfigError, match=f"ask for less: {key}"):
+            run(job(tmp_path, mode="tasks", **{key: value}))
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    write_input(tmp_path / "in")
+    command = [
+        sys.executable,
+        "-m",
+        "runner",
+        "ray.address=127.0.0.1:1",
+        "sink.path=out",
+        "source=parquet",
+        "source.path=in",
+    ]
+    given = ["predict.columns=[x]", "model=custom", "model._target_=models.taxi.load"]
+    done = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 75
+    assert "ray.address=127.0.0.1:1: nothing answers there" in done.stderr

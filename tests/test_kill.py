@@ -98,18 +98,61 @@ def test_a_first_signal_drains_and_the_same_command_continues(
     assert predicted(tmp_path) == [2 * x for x in range(300)]
 
 
+@pytest.mark.parametrize("mode", ["tasks", "actors"])
+def test_a_signal_while_the_model_loads_is_an_interruption(tmp_path: Path, mode: str) -> None:
+    """With a big model that is minutes: just when a scheduler takes the machine back."""
+    write_input(tmp_path / "in", files=2)
+    flag = tmp_path / "loading"
+    model = [
+        "model._target_=predictors.loading_slowly",
+        f"model.flag={flag}",
+        "model.seconds=40",
+        "predict.load_on=worker",
+    ]
+    running = start(tmp_path, mode, *model, "errors.grace_period=1")
+    deadline = time.monotonic() + 60
+    while not flag.exists():
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    processes = family(running)
+    running.send_signal(signal.SIGTERM)
+    out, errors = running.communicate(timeout=60)
+    assert running.returncode == 143, errors
+    assert "interrupted: " in out
+    assert "stopping on signal" in errors or "continue with" in out
+    assert all_gone(processes)
+
+
+def test_a_signal_in_line_ends_at_a_batch_once_the_grace_is_over(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=1, rows=1000)
+    running = start(tmp_path, "inline", "errors.grace_period=1", "predict.output_schema={twice: int64}")
+    time.sleep(3)
+    running.send_signal(signal.SIGTERM)
+    out, errors = running.communicate(timeout=60)
+    assert running.returncode == 143, errors
+    assert "interrupted: " in out
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
 def test_a_second_signal_stops_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=12)
     running = start(tmp_path, "tasks", "model.seconds=5", "predict.output_schema={twice: int64}")
-    time.sleep(8)
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "out/_runner/plan-000000.parquet").exists():
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
     processes = family(running)
     running.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    time.sleep(1)
     started = time.monotonic()
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    out, _ = running.communicate(timeout=60)
     assert time.monotonic() - started < 15, "it waited for the calls in flight"
     assert running.returncode == 130
+    assert "interrupted: " in out
     assert all_gone(processes)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -126,3 +129,51 @@ def test_the_code_of_a_loader_is_its_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert found == code_of(locate("codeful.load"))
     (tmp_path / "codeful.py").write_text("def load():\n    return 2\n")
     assert found != code_of(locate("codeful.load"))
+
+
+HOLDING: list[Callable[[float], Any]] = [
+    lambda factor: [lambda batch: batch["a"] * 2, lambda batch: batch["a"] * 3][int(factor)],
+    lambda factor: [lambda batch: batch["a"], lambda batch: batch["b"]][int(factor)],
+    lambda factor: [lambda b: [x * 2 for x in b], lambda b: [x * 3 for x in b]][int(factor)],
+    lambda factor: [lambda b: b in {"x", "y"}, lambda b: b in {"x", "z"}][int(factor)],
+    lambda factor: partial(lambda batch, by: batch * by, by=factor),
+    lambda factor: Holder(lambda batch: batch * factor),
+    lambda factor: Holder(lambda batch: batch * factor).__call__,
+    lambda factor: Holder({"one": [lambda batch: batch * factor]}),
+]
+
+
+class Holder:
+    def __init__(self, held: Any) -> None:
+        self.held, self.itself = held, self
+
+    def __call__(self, batch: Any) -> Any:
+        return self.held(batch)
+
+
+@pytest.mark.parametrize("make", HOLDING, ids=range(len(HOLDING)))
+def test_functions_of_one_file_differ_by_their_code(make: Callable[[float], Any]) -> None:
+    assert state_of(make(0)) == state_of(make(0))
+    assert state_of(make(0)) != state_of(make(1))
+
+
+def test_the_state_is_the_same_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "stateful.py").write_text(
+        "factor = lambda by: lambda b: [x * by for x in b if x in {'p', 'q', 'r', None} and (lambda: x)()]\n"
+        "if __name__ == '__main__':\n"
+        "    from runner.targets import state_of\n"
+        "    print(state_of(factor(2)))\n"
+    )
+    root = str(Path(__file__).parent.parent)
+    told = [
+        subprocess.run(
+            [sys.executable, "stateful.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": root},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert len(set(told)) == 1

@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 DATA = ("source=parquet", "source.path=in", "mode=inline")
-KEYS = (
-    "source, model, mode, resources, errors, sink, job, action, num_actors, batch_size, shard_bytes, vars, predict, ray"
-)
+KEYS = "source, model, mode, resources, errors, sink, job, action, num_actors, batch_size, shard_bytes, vars, predict, ray, verify"
 SOURCES = "arrow, auto, csv, custom, jsonl, orc, parquet, taxi"
 JOBS = "classic_actors, classic_gpu, classic_tasks, none, taxi_s3"
 OPS = ("model._target_=ops.loaders.load",)
@@ -48,10 +46,12 @@ WRONG: tuple[Case, ...] = (
         f"source=b: no such option (there are: {SOURCES})",
     ),
     case(("source=null",), f"source=null: expected an option (there are: {SOURCES})"),
-    case(("mode=3",), "mode=3: expected an option (there are: actors, custom, inline, tasks)"),
+    case(("mode=3",), "mode=3: expected an option (there are: actors, custom, inline, processes, tasks)"),
     case(("job=nightly",), f"job=nightly: no such option (there are: {JOBS})"),
     case(("+job=classic_task",), "job=classic_task: no such option (did you mean classic_tasks?)"),
     case(("job=[classic_tasks,foo]",), f"job=foo: no such option (there are: {JOBS})"),
+    case(("-m", "mode=tasks,task"), "mode=task: no such option (did you mean tasks?)"),
+    case(("-m", "mode=task,tasks"), "mode=task: no such option (did you mean tasks?)"),
     case(("hydra/launcher=foo",), "hydra/launcher=foo: no such option (there are: basic)"),
     # ---- keys
     data("batchsize=3", "batchsize: no such key (did you mean batch_size?); variables of your own go below vars"),
@@ -103,13 +103,13 @@ WRONG: tuple[Case, ...] = (
         "predict.version=1.10",
         "predict.version=1.1: expected text or null; quote what only looks like a number: predict.version='\"...\"'",
     ),
-    data("action=rum", "action=rum: expected run or plan (did you mean run?)"),
+    data("action=rum", "action=rum: expected run, plan or verify (did you mean run?)"),
     data("vars=3", "vars=3: expected a mapping, such as vars.name=value"),
     data("predict=3", "predict=3: expected a mapping, such as predict.name=value"),
     data(
         "predict.output_schema={a:dubble}",
         "predict.output_schema.a: 'dubble' is not a type; expected one such as bool, int64, float, double, string, binary, "
-        "date32, timestamp[us], list<double> or list<float>[384]",
+        "date32, timestamp[us], decimal(10, 2), list<double> or list<float>[384]",
     ),
     # ---- what must be given
     case(("source=parquet", "mode=inline"), "source.path: is required; give source.path=<text or a list>"),
@@ -122,7 +122,38 @@ WRONG: tuple[Case, ...] = (
     data("vars.date=??? sink.path=out/${vars.date}", "vars.date: is required; give vars.date=<text>"),
     data("sink.path=out/${vars.date}", "sink.path=out/${vars.date}: there is no vars.date; give vars.date=..."),
     data("sink.path=${oc.env:NOT_SET}", "sink.path=${oc.env:NOT_SET}: the environment variable NOT_SET is not set"),
+    data("sink.path=", "sink.path='': expected a path or URI; is a variable unset?"),
+    data("source.path=", "source.path='': expected a path or URI; is a variable unset?"),
+    data(
+        "sink.path=out/${mode}",
+        "sink.path=out/${mode}: ${mode} is a mapping, which is no part of a text; "
+        "the option's name is ${hydra:runtime.choices.mode}",
+    ),
+    data(
+        "sink.path=out/${predict.columns}",
+        "sink.path=out/${predict.columns}: ${predict.columns} is a list, which is no part of a text; name one of its values",
+    ),
+    data("vars.dte=2", "vars.dte: no such variable"),
+    case(
+        ("--config-dir=conf", "job=daily", "mode=inline", "vars.date=2026-11-21", "vars.dte=2"),
+        "vars.dte: no such variable (did you mean vars.date?)",
+    ),
+    data("model=torch", "model=torch: model.path, model.module or both are required"),
     # ---- what belongs together
+    data(
+        "resources=gpu",
+        "resources.num_gpus=1: has no effect with mode=inline; take mode=tasks or mode=actors, or 0",
+    ),
+    case(
+        ("mode=processes", "resources.num_gpus=0.5"),
+        "resources.num_gpus=0.5: has no effect with mode=processes; take mode=tasks or mode=actors, or 0",
+    ),
+    *(
+        data(f"errors.max_bad_rows={value}", f"errors.max_bad_rows={value}: expected a count (5) or a fraction (0.01)")
+        for value in ("-1", "1.5", "2.0", "-0.1", "few", "true")
+    ),
+    data("sink.path=nope://bucket/x", "sink.path=nope://bucket/x: Protocol not known: nope"),
+    data("source.path=nope://bucket/x", "source.path=nope://bucket/x: Protocol not known: nope"),
     data("num_actors=3", "num_actors=3: has no effect with mode=inline; take mode=actors, or leave num_actors out"),
     case(
         ("mode=actors", "num_actors=3", "mode.size=2"),
@@ -152,6 +183,14 @@ WRONG: tuple[Case, ...] = (
         "model._target_=ops.loaders", "model._target_=ops.loaders: is a module, not something to call (there are: load)"
     ),
     data(
+        "model._target_=ops.loaders.__doc__",
+        "model._target_=ops.loaders.__doc__: is a NoneType, not something to call",
+    ),
+    data(
+        "model._target_=ops.loaders.load.__code__.co_argcount",
+        "model._target_=ops.loaders.load.__code__.co_argcount: is an int, not something to call",
+    ),
+    data(
         "model._target_=ops.needy.load",
         "model._target_=ops.needy.load: ops.needy needs the package not_installed_anywhere, which is not installed",
     ),
@@ -168,6 +207,12 @@ WRONG: tuple[Case, ...] = (
         "sink._target_=ops.loaders.load sink.alpha=1",
         "sink._target_=ops.loaders.load: made a function, which lacks store, save_mode, keep_columns, accept, file_name, "
         "settings, check, write, count_rows",
+    ),
+    data(
+        "model=torch model._target_=models.ours.load model.beta=x",
+        "model=torch, but model._target_=models.ours.load is set as well, which wins and does not take the option's keys; "
+        "leave out one of them (with a loader of your own: model=custom)",
+        "model.beta=x: expected a whole number",
     ),
     # ---- data
     case(

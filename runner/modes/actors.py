@@ -12,6 +12,7 @@ from runner.errors import Incomplete
 from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, result_of
 from runner.modes.session import Starvation, capacity, is_private, remote_options
+from runner.signals import Signals
 from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Resources, Seconds, Setup, Work
 
 STILLBORN = 3  # actors in a row that never came up, before the job gives in
@@ -41,7 +42,7 @@ class Actors:
         model.begin()
         found = capacity(setup)
         pool = ActorPool(self, box(model, setup), setup.resources, self._size(found, setup))
-        pool.start()
+        pool.start(setup.signals)
         return pool
 
     def fits(self, setup: Setup) -> Fit:
@@ -101,11 +102,11 @@ class ActorPool:
         self._returned: list[Done] = []
         self._stillborn = 0
 
-    def start(self) -> None:
-        """Create all actors and wait for the first."""
+    def start(self, signals: Signals) -> None:
+        """Create all actors and wait for the first, unless somebody asks to stop."""
         self._members = [self._create() for _ in range(self._size)]
         deadline = time.monotonic() + self._mode.ready_timeout
-        while not any(member.up for member in self._members):
+        while not any(member.up for member in self._members) and not signals.asked():
             if time.monotonic() > deadline:
                 raise Incomplete(
                     f"mode.ready_timeout={self._mode.ready_timeout:g}: no actor came up within that many seconds"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from runner.model import ModelSource
-from runner.types import Done, Pool, Setup, Work
+from runner.signals import Signals
+from runner.types import Done, Model, Pool, Predictor, Setup, Work
 from runner.worker import limit_threads
 
 
@@ -18,17 +20,38 @@ class Inline:
         limit_threads(setup.num_threads)
         if model.on_driver:
             model.obtain()
-        return InlinePool(model)
+        return InlinePool(_Stoppable(model, setup.signals))
 
     def fits(self, setup: Setup) -> None:
         """There is nothing to fit."""
+
+
+@dataclass(frozen=True)
+class _Stoppable:
+    """The model, whose predictor ends the job at the next batch once the grace after a signal is over."""
+
+    model: ModelSource
+    signals: Signals
+
+    def obtain(self) -> Predictor:
+        predictor = self.model.obtain()
+
+        def predict(batch: Any) -> Any:
+            if self.signals.expired():
+                raise KeyboardInterrupt
+            return predictor(batch)
+
+        return predict
+
+    def portable(self) -> bytes:
+        return self.model.portable()
 
 
 @dataclass
 class InlinePool:
     """Runs a call when it is waited for, so that a stop is noticed between two."""
 
-    model: ModelSource
+    model: Model
     queue: list[tuple[int, Work]] = field(default_factory=list)
 
     def room(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -42,9 +45,17 @@ class Mapped:
         return held
 
 
+def _end_with(parent: int) -> None:
+    """End when the driver is gone, also in the middle of a call: a killed driver cannot stop a call that is stuck."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def serve(pipe: Connection[Any, Any], number: int) -> None:
     """Answer calls, one after the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     num_threads = pipe.recv()
     limit_threads(num_threads)
     model = Mapped(number, num_threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from runner.planning import demands, fit
 from runner.types import Fit, RayOptions, Resources, Setup
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
+KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at a cluster from which nothing comes back
 TOKEN_LOGGER = (
     "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
@@ -36,12 +38,28 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
     if not private:
         named = "ray.address" if options.address else "RAY_ADDRESS"
         say(f"ray: joining the cluster at {address} ({named})")
+    _knock(address)
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     try:
         ray.init(address=address, **_init_options(options, private=private))
     except (ConnectionError, RuntimeError) as error:
         raise Incomplete(f"ray.address={address}: no Ray answers there: {error}") from error
     _joined["private"] = private
+
+
+def _knock(address: str) -> None:
+    """Whether anything listens at `host:port`; Ray itself would try for over a minute.
+
+    Raises:
+        Incomplete: Nothing does.
+    """
+    host, mark, port = address.rpartition(":")
+    if not mark or not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except OSError as error:
+        raise Incomplete(f"ray.address={address}: nothing answers there: {error}") from error
 
 
 def _init_options(options: RayOptions, *, private: bool) -> dict[str, Any]:
@@ -74,23 +92,34 @@ def nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def wait_until_one_fits(resources: Resources, say: Callable[[str], None]) -> Fit:
+def wait_until_one_fits(setup: Setup) -> Fit:
     """How many workers fit, once at least one does.
 
     Raises:
         ConfigError: None fits on a private Ray, whose size is final.
         Incomplete: None fitted on a joined cluster within ten minutes.
     """
-    found = fit(nodes(), resources)
+    found = fit(nodes(), setup.resources)
     if found.count:
         return found
     message = f"resources: no worker fits ({found.arithmetic})"
     if is_private():
-        raise ConfigError(f"{message}; ask for less, e.g. resources.num_cpus=1")
-    return _wait_for_autoscaler(resources, message, say)
+        raise ConfigError(f"{message}; ask for less: {', '.join(_too_much(setup.resources))}")
+    return _wait_for_autoscaler(setup, message)
 
 
-def _wait_for_autoscaler(resources: Resources, message: str, say: Callable[[str], None]) -> Fit:
+KEYS = {"CPU": "resources.num_cpus", "GPU": "resources.num_gpus", "memory": "resources.memory"}
+
+
+def _too_much(resources: Resources) -> list[str]:
+    """The keys of which no node has enough."""
+    there = nodes()
+    short = [name for name, amount in demands(resources).items() if all(node.get(name, 0) < amount for node in there)]
+    return [KEYS.get(name, f"resources.resources ({name})") for name in short] or ["together, no node has them all"]
+
+
+def _wait_for_autoscaler(setup: Setup, message: str) -> Fit:
+    resources, say = setup.resources, setup.say
     from ray.autoscaler.sdk import request_resources
 
     say(f"{message}; waiting up to {WAIT_FOR_RESOURCES:g} s for the cluster to grow")
@@ -100,6 +129,8 @@ def _wait_for_autoscaler(resources: Resources, message: str, say: Callable[[str]
         while not (found := fit(nodes(), resources)).count:
             if time.monotonic() > deadline:
                 raise Incomplete(f"{message}, and the cluster did not grow within {WAIT_FOR_RESOURCES:g} s")
+            if setup.signals.asked():
+                break
             time.sleep(1.0)
     finally:
         request_resources(bundles=[])
@@ -119,10 +150,10 @@ class Starvation:
         """Look now and then while nothing is answered.
 
         Raises:
-            Incomplete: Nothing has fitted for as long as a cluster gets to grow.
+            Incomplete: Nothing has fitted for as long as a cluster gets to grow; a private Ray, whose only node is gone, gets none.
         """
         now = time.monotonic()
-        if progressed or is_private():
+        if progressed:
             self._since = None
         elif now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
@@ -134,6 +165,8 @@ class Starvation:
             self._since = None
             return
         self._since = now if self._since is None else self._since
+        if is_private():
+            raise Incomplete("ray: the daemon (raylet) of this job's private Ray has died; nothing can run any more")
         if now - self._since > WAIT_FOR_RESOURCES:
             waited = f"no worker has fitted for {WAIT_FOR_RESOURCES:g} s ({found.arithmetic})"
             raise Incomplete(f"resources: the cluster has shrunk, and {waited}")
@@ -142,12 +175,13 @@ class Starvation:
 def capacity(setup: Setup) -> Fit:
     """Connect, and tell how many workers fit at once."""
     connect(setup.ray, setup.say)
+    setup.signals.asked()  # ray.init has put a handler of its own in place
     if setup.relative_sink is not None and len(nodes()) > 1:
         raise ConfigError(
             f"sink.path={setup.relative_sink}: a relative path on a cluster of {len(nodes())} nodes is another folder on each; "
             "give a path or URI that all nodes share, e.g. sink.path=s3://bucket/out or /shared/out"
         )
-    return wait_until_one_fits(setup.resources, setup.say)
+    return wait_until_one_fits(setup)
 
 
 def remote_options(resources: Resources) -> dict[str, Any]:

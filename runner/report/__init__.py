@@ -109,11 +109,14 @@ def summary(report: Report) -> list[str]:
         lines.append(
             f"  trouble  {counted(report.retries, 'retry').replace('retrys', 'retries')}, {counted(report.lost_workers, 'lost worker')}"
         )
-    lines += [f"  failed   {failure.message}" for failure in report.failures[:5]]
+    if len(report.failures) > 1:  # one has been told already
+        lines += [f"  failed   {failure.message}" for failure in report.failures[:5]]
     lines += [f"  note     {note}" for note in report.notes]
+    if report.rows_quarantined:
+        lines.append(f"  bad rows {report.sink}/_runner/quarantine/")
     lines.append(f"  output   {report.sink}")
     if report.next_command:
-        lines.append(f"{'continue with' if report.status != 'complete' else 'next'}: {report.next_command}")
+        lines.append(f"{'once mended, ' if report.status == 'failed' else ''}continue with: {report.next_command}")
     return lines
 
 

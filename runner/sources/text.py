@@ -67,7 +67,18 @@ class Csv:
             return Look([Fragment(file, 0, 0)], None)
         if any(map(pa.types.is_null, schema.types)):  # perhaps what is quoted is text
             schema = self._inferred(file, options, quoted_null=False, declared=_known(schema))
+        self._refuse_bytes(schema)
         return Look([Fragment(file, file.size)], schema)
+
+    def _refuse_bytes(self, schema: pa.Schema | None) -> None:
+        """Text in another encoding would become bytes in silence."""
+        import pyarrow as pa
+
+        for name, kind in _types(schema or pa.schema([])).items():
+            if pa.types.is_binary(kind) and name not in self.column_types:
+                raise ValueError(
+                    f"column {name!r} is not UTF-8: convert the file, or give source.column_types={{{name}: binary}}"
+                )
 
     def _inferred(
         self, file: File, options: Mapping[str, Any], *, quoted_null: bool, declared: Mapping[str, Any] | None = None

@@ -351,6 +351,17 @@ def test_csv_with_another_delimiter(tmp_path: Path) -> None:
     assert csv(tmp_path, "n;t\n1;a,b\n", delimiter=";") == [{"n": 1, "t": "a,b"}]
 
 
+def test_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    latin = "n,plan,note\n1,cafe,\n2,café,\n".encode("latin-1")
+    with pytest.raises(ConfigError) as refused:
+        csv(tmp_path, latin)
+    assert refused.value.problems == [
+        f"source.path: {tmp_path}/a.csv cannot be read as csv: column 'plan' is not UTF-8: convert the file, "
+        "or give source.column_types={plan: binary}"
+    ]
+    assert csv(tmp_path, latin, column_types={"plan": "binary"})[1]["plan"] == b"caf\xe9"
+
+
 def test_declared_types_of_csv_win(tmp_path: Path) -> None:
     assert csv(tmp_path, "zip,n\n01234,1\n", column_types={"zip": "string"}) == [{"zip": "01234", "n": 1}]
 
