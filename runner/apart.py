@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -35,6 +37,17 @@ class Apart:
         self.pipe.close()
         self.process.kill()
         self.process.wait()
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone, also in the middle of a call: a killed parent cannot stop what is stuck."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
 def start(module: str, files: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> Apart:

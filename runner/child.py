@@ -6,6 +6,7 @@ any other that fails.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from multiprocessing.connection import Connection
@@ -38,9 +39,10 @@ class Child:
         try:
             child.pipe.send_bytes(pickle.dumps(batch))
             kind, value = pickle.loads(child.pipe.recv_bytes())
-        except (EOFError, ConnectionError) as gone:
+        except (EOFError, ConnectionError):
             self._apart = None
-            raise ProcessDied(f"the predictor's process {child.obituary()}") from gone
+            # Not "from" the broken pipe, which would look like trouble with a network.
+            raise ProcessDied(f"the predictor's process {child.obituary()}") from None
         if kind == "raised":
             raise value
         return value
@@ -60,6 +62,7 @@ class Child:
 
 def serve(pipe: Connection[Any, Any]) -> None:
     """The child's life: the model first, then batches until the pipe is closed."""
+    apart.end_with(os.getppid())
     is_loader, held = pickle.loads(pipe.recv_bytes())
     predictor: Predictor = held() if is_loader else held
     while True:

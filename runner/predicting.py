@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from runner.batches import BadPredictions, DoesNotFit, conform, rebatch, to_input, to_table
+from runner.child import ProcessDied
 from runner.errors import ConfigError
 from runner.isolate import Good, Guilty, bisect
 from runner.planning import is_skipped
@@ -218,7 +219,7 @@ def _collected(
             raise Trouble("data", f"{where(each.row)}: {told(each.error)}") from each.error
         bad.append(each)
         allowed(len(bad))
-    if not bad and allowed is None and not _is_memory(error):  # what took too much memory was only too much at once
+    if not bad and allowed is None and not _is_passing(error):
         raise Trouble("model", f"a batch of {batch.num_rows} rows from {where(0)} fails: {told(error)}") from error
     rows = [batch.slice(each.start, each.end - each.start) for each in good]
     results = [each.result for each in good]
@@ -227,8 +228,11 @@ def _collected(
     )
 
 
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, of CUDA
+def _is_passing(error: Exception) -> bool:
+    """Whether no row need be to blame: a batch was only too much at once, or somebody else killed the predictor's process."""
+    return (
+        isinstance(error, MemoryError | ProcessDied) or type(error).__name__ == "OutOfMemoryError"
+    )  # torch's, of CUDA
 
 
 def _raise_unless_bad_rows(error: Exception, where: Callable[[int], str]) -> None:

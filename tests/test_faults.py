@@ -257,6 +257,22 @@ def test_an_actor_that_cannot_be_reached_now_is_waited_out(monkeypatch: pytest.M
     assert "its node does not answer" in result.reason
 
 
+def test_a_private_ray_whose_only_node_has_died_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runner.modes import session
+    from runner.types import Resources
+
+    nodes = [{"CPU": 2.0}]
+    monkeypatch.setattr(session, "is_private", lambda: True)
+    monkeypatch.setattr(session, "nodes", lambda: nodes)
+    monkeypatch.setattr(session, "LOOK_SECONDS", 0.0)
+    starvation = session.Starvation(Resources())
+    starvation.check(progressed=False)
+    nodes.clear()
+    starvation.check(progressed=True)
+    with pytest.raises(Incomplete, match="private Ray has died"):
+        starvation.check(progressed=False)
+
+
 # ---------------------------------------------------------------- any schedule
 
 MILD = st.sampled_from(["transient", "memory"])

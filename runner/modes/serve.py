@@ -6,13 +6,11 @@ import os
 import pickle
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from runner import weights
+from runner import apart, weights
 from runner.types import Predictor
 from runner.worker import limit_threads
 
@@ -45,17 +43,10 @@ class Mapped:
         return held
 
 
-def _end_with(parent: int) -> None:
-    """End when the driver is gone, also in the middle of a call: a killed driver cannot stop a call that is stuck."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
 def serve(pipe: Connection[Any, Any], number: int) -> None:
     """Answer calls, one after the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what it means
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    apart.end_with(os.getppid())
     num_threads = pipe.recv()
     limit_threads(num_threads)
     model = Mapped(number, num_threads)

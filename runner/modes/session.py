@@ -42,8 +42,8 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     try:
         ray.init(address=address, **_init_options(options, private=private))
-    except (ConnectionError, RuntimeError) as error:
-        raise Incomplete(f"ray.address={address}: no Ray answers there: {error}") from error
+    except Exception as error:  # Ray raises a plain Exception where a node does not come up in time
+        raise Incomplete(f"ray.address={address}: Ray does not start or answer there: {error}") from error
     _joined["private"] = private
 
 
