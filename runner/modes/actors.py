@@ -10,7 +10,7 @@ from typing import Any
 
 from runner.errors import Incomplete
 from runner.model import ModelSource
-from runner.modes.remote import Box, box, execute, result_of
+from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Starvation, capacity, is_private, remote_options
 from runner.signals import Signals
 from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Resources, Seconds, Setup, Work
@@ -156,7 +156,10 @@ class ActorPool:
         yield Done(ticket, result)
         if isinstance(result, Lost) and result.counted:
             yield from (Done(queued, Lost(result.reason, counted=False)) for queued, _ in member.calls)
-            self._replace(member)
+            if killed_for_memory(result) and len(self._members) > 1:
+                self._members.remove(member)  # fewer at once, for the rest of the job
+            else:
+                self._replace(member)
 
     def _collect_birth(self, member: _Member) -> None:
         import ray

@@ -96,6 +96,11 @@ def result_of(reference: Any) -> Answer | Lost:
     return answer
 
 
+def killed_for_memory(result: Answer | Lost) -> bool:
+    """Whether Ray's memory monitor took the worker."""
+    return isinstance(result, Lost) and result.memory
+
+
 def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.model import ModelSource
-from runner.modes.remote import Box, box, execute, result_of
+from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Starvation, capacity, remote_options
 from runner.types import Auto, Done, Fit, Pool, Positive, Setup, Work
 
@@ -77,7 +77,10 @@ class TaskPool:
         self.starvation.check(progressed=bool(ready))
         finished = set(ready)
         tickets = [ticket for ticket, reference in self.flying.items() if reference in finished]
-        return [Done(ticket, result_of(self.flying.pop(ticket))) for ticket in tickets]
+        done = [Done(ticket, result_of(self.flying.pop(ticket))) for ticket in tickets]
+        for _ in filter(killed_for_memory, (each.result for each in done)):
+            self.limit = max(1, min(self.limit, self.fit.count) - 1)  # fewer at once, for the rest of the job
+        return done
 
     def running(self) -> list[int]:
         """The oldest calls, as many as fit."""
