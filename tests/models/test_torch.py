@@ -377,10 +377,10 @@ def test_an_output_that_is_no_column_is_explained(name: str, output: Any, messag
         ),
         ({"columns": []}, r"given are model\.columns=\[\]"),
         ({"columns": ["a"]}, r"needs model\.path, model\.module, or both"),
-        ({"columns": ["a"], "module": f"{HERE}.Nett"}, r"model\.module=.*Nett: cannot be imported"),
-        ({"columns": ["a"], "module": "nowhere.Net"}, r"model\.module=nowhere\.Net: cannot be imported"),
-        ({"columns": ["a"], "module": "Net"}, r"model\.module=Net: cannot be imported"),
-        ({"columns": ["a"], "module": f"{HERE}.NUMBER"}, r"model\.module=.*NUMBER: .*callable"),
+        ({"columns": ["a"], "module": f"{HERE}.Nett"}, r"model\.module=.*Nett: module .* has no Nett"),
+        ({"columns": ["a"], "module": "nowhere.Net"}, r"model\.module=nowhere\.Net: there is no module nowhere"),
+        ({"columns": ["a"], "module": "Net"}, r"model\.module=Net: there is no module Net"),
+        ({"columns": ["a"], "module": f"{HERE}.NUMBER"}, r"model\.module=.*NUMBER: is an int, not something to call"),
         ({"columns": ["a"], "module": "builtins.dict"}, r"builtins\.dict returned a dict"),  # has no signature
         (
             {"columns": ["a"], "module": f"{HERE}.not_a_network"},
@@ -390,7 +390,10 @@ def test_an_output_that_is_no_column_is_explained(name: str, output: Any, messag
             {"columns": ["a"], "module": f"{HERE}.Net", "module_args": {"hidden": 3}},
             r"model\.module_args does not fit .*Net\(width: 'int' = 1, inputs: 'int' = 2\).*'hidden'",
         ),
-        ({"collate": f"{HERE}.missing", "module": f"{HERE}.Net"}, r"model\.collate=.*missing: cannot be imported"),
+        (
+            {"collate": f"{HERE}.missing", "module": f"{HERE}.Net"},
+            r"model\.collate=.*missing: module .* has no missing",
+        ),
         ({"columns": ["a"], "module": f"{HERE}.Net", "device": "cuad"}, r"model\.device=cuad is no device"),
         (
             {"columns": ["a"], "path": "m.safetensors"},
@@ -407,12 +410,12 @@ def test_only_allowed_code_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNNER_ALLOWED_TARGETS", HERE)
     load(module=f"{HERE}.Net", columns=["a", "b"])
     for module, message in {
-        "os.system": r"model\.module=os\.system: .*is not allowed here: RUNNER_ALLOWED_TARGETS=",
-        f"{HERE}.warnings.warn": r"warnings\.warn is not allowed here",
+        "os.system": r"model\.module=os\.system: is not allowed here; RUNNER_ALLOWED_TARGETS=",
+        f"{HERE}.warnings.warn": r"warnings\.warn, which is not allowed here",
     }.items():
         with pytest.raises(ValueError, match=message):
             load(module=module, columns=["a"])
-    with pytest.raises(ValueError, match=r"model\.collate=os\.getcwd: .*is not allowed here"):
+    with pytest.raises(ValueError, match=r"model\.collate=os\.getcwd: .*is.* not allowed here"):
         load(module=f"{HERE}.Net", collate="os.getcwd")
 
 
