@@ -39,7 +39,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The family without Ray's own agents, which outlive a killed driver by up to a minute, and execute nothing."""
+    """The family without Ray's own agents, which outlive a killed driver by about a minute, and execute nothing."""
     return [
         each
         for each in family(process)
