@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runner.sources.formats import first_line
+from runner.sources.signature import HEAD, TEXT, WEB, kind_of
 from runner.storage import absolute, is_local, open_input
 
 Artifact = Path | bytes
@@ -25,6 +27,7 @@ def fetch(uri: str, storage_options: Mapping[str, Any] | None = None) -> Artifac
 
     Raises:
         FileNotFoundError: There is no such file.
+        IsADirectoryError: It is a folder.
     """
     if is_local(uri):
         return _existing(uri)
@@ -40,8 +43,35 @@ def readable(artifact: Artifact) -> str | io.BytesIO:
     return io.BytesIO(artifact) if isinstance(artifact, bytes) else str(artifact)
 
 
+def unreadable(uri: str, artifact: Artifact, what: str, error: Exception) -> ValueError:
+    """The error of a library that was given a file which is not `what` it reads, in one line for people."""
+    if isinstance(error, ModuleNotFoundError):
+        return ValueError(f"model.path={uri} needs the package {error.name}, which is not installed here: install it")
+    kind = f"{type(error).__name__}: " if isinstance(error, LookupError) else ""
+    said = first_line(error).partition(". ")[0] if str(error) else "the file ends early"
+    return ValueError(
+        f"model.path={uri} cannot be read as {what}: {kind}{said}{_likeness(artifact)}; save or fetch it again"
+    )
+
+
+def begins(artifact: Artifact) -> bytes:
+    """The first bytes."""
+    if isinstance(artifact, bytes):
+        return artifact[:HEAD]
+    with artifact.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _likeness(artifact: Artifact) -> str:
+    """What no model begins like."""
+    found = kind_of(begins(artifact))
+    return f"; it begins like {found[0]}" if found in (WEB, TEXT) else ""
+
+
 def _existing(uri: str) -> Path:
     path = Path(absolute(uri))
+    if path.is_dir():
+        raise IsADirectoryError(f"model.path={uri}: is a folder; name the file in it")
     if not path.is_file():
         raise _not_found(uri)
     return path

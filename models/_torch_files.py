@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models._files import Artifact, fetch, readable
+from models._files import Artifact, begins, fetch, readable, unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Build = Callable[[], torch.nn.Module]
     Packed = torch.nn.Module | np.ndarray[Any, Any]
 
+PICKLE, ZIP = b"\x80", b"PK"  # what a file of torch.save begins with
 NESTED = ("state_dict", "model_state_dict")
 
 
@@ -39,7 +40,7 @@ def read(path: str, build: Build | None, trust: bool, options: Mapping[str, Any]
         make = _required(path, build)  # before what may be a long download
         return _with_weights(path, make(), _read_safetensors(path, fetch(path, options)))
     artifact = fetch(path, options)
-    found = read_script(readable(artifact)) if _holds_script(artifact) else _unpickled(path, artifact, trust)
+    found = _script(path, artifact) if _holds_script(artifact) else _unpickled(path, artifact, trust)
     if isinstance(found, Mapping):
         return _with_weights(path, _required(path, build)(), _innermost(found))
     return _whole(path, build, found)
@@ -76,7 +77,7 @@ def _with_weights(path: str, module: torch.nn.Module, state: Mapping[str, Any]) 
         module.load_state_dict({**_shared(module, state), **state})
     except RuntimeError as mismatch:
         raise ValueError(
-            f"model.path={path} does not fit what model.module and model.module_args make: {mismatch}"
+            f"model.path={path} does not fit what model.module and model.module_args make: {' '.join(str(mismatch).split())}"
         ) from mismatch
     return module
 
@@ -99,7 +100,7 @@ def _read_safetensors(path: str, artifact: Artifact) -> dict[str, torch.Tensor]:
     try:
         return load_file(artifact) if isinstance(artifact, Path) else load(artifact)
     except SafetensorError as error:
-        raise ValueError(f"model.path={path} is not a safetensors file: {error}") from error
+        raise unreadable(path, artifact, "safetensors", error) from error
 
 
 def _unpickled(path: str, artifact: Artifact, trust: bool) -> Any:
@@ -108,13 +109,15 @@ def _unpickled(path: str, artifact: Artifact, trust: bool) -> Any:
     try:
         return torch.load(readable(artifact), map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as refused:
+        if not begins(artifact).startswith((PICKLE, ZIP)) or "Unsupported operand" in str(refused):
+            raise unreadable(path, artifact, "a file of torch.save", ValueError(_reason(refused))) from refused
         raise ValueError(
             f"model.path={path} holds something other than tensors ({_reason(refused)}). Save the module's "
             "state_dict() or a TorchScript archive; or, if you trust the file, set model.trust_pickle=true: "
             "reading it then executes code that it contains"
         ) from refused
     except (EOFError, RuntimeError) as broken:
-        raise ValueError(f"model.path={path} cannot be read: {str(broken) or 'the file ends early'}") from broken
+        raise unreadable(path, artifact, "a file of torch.save", broken) from broken
 
 
 def _reason(error: Exception) -> str:
@@ -123,6 +126,13 @@ def _reason(error: Exception) -> str:
 
 
 # ---------------------------------------------------------------- scripts
+
+
+def _script(path: str, artifact: Artifact) -> torch.nn.Module:
+    try:
+        return read_script(readable(artifact))
+    except RuntimeError as broken:
+        raise unreadable(path, artifact, "TorchScript", broken) from broken
 
 
 def is_script(module: Any) -> bool:

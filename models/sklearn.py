@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from models._columns import frame, named
-from models._files import Artifact, fetch, readable
+from models._files import Artifact, fetch, readable, unreadable
 from runner.types import Predictor
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load(
         column name to NumPy array.
 
     Raises:
-        ValueError: The file holds types that `trusted` does not list, or nothing with such a method.
+        ValueError: The file cannot be read, or holds types that `trusted` does not list, or nothing with such a method.
         FileNotFoundError: There is no such file.
     """
     estimator = _read(path, trusted, fetch(path, storage_options))
@@ -117,14 +117,20 @@ def _read(path: str, trusted: list[str] | None, artifact: Artifact) -> Any:
         )
     import joblib
 
-    return joblib.load(readable(artifact))
+    try:
+        return joblib.load(readable(artifact))
+    except Exception as error:  # a damaged pickle may raise anything
+        raise unreadable(path, artifact, "joblib", error) from error
 
 
 def _read_skops(path: str, trusted: list[str], artifact: Artifact) -> Any:
     import skops.io
 
     data = artifact if isinstance(artifact, bytes) else artifact.read_bytes()
-    found = skops.io.get_untrusted_types(data=data)
+    try:
+        found = skops.io.get_untrusted_types(data=data)
+    except Exception as error:
+        raise unreadable(path, artifact, "skops", error) from error
     if unlisted := [name for name in found if name not in trusted]:
         raise ValueError(
             f"model.path={path} holds types that are not known to be harmless: {', '.join(unlisted)}. "

@@ -11,6 +11,11 @@ from runner.storage import absolute, digest
 from runner.types import Loader, Predict, Sink, Source
 
 PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
+FIELDS = (
+    "model", "model.arguments", "model.code", "predict.version", "predict.input", "predict.columns",
+    "predict.output_schema", "batch_size", "source.filters",
+)  # fmt: skip
+ARTIFACT = "artifact "
 
 
 def fingerprint_fields(model: Loader, predict: Predict, source: Source, sink: Sink, batch_size: int) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def _artifacts(model: Loader, predict: Predict) -> dict[str, Any]:
     if paths is None:
         own = model.arguments.get("path")
         paths = [own] if isinstance(own, str) else []
-    return {f"artifact {path}": _digest(path, options) for path in paths}
+    return {f"{ARTIFACT}{path}": _digest(path, options) for path in paths}
 
 
 def _digest(path: str, options: Mapping[str, Any]) -> str:

@@ -88,14 +88,30 @@ def write_ops(root: Path) -> None:
     write_data(root / "days" / "dt=2026-11-22")
 
 
-def runner(argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def runner(
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """`python -m runner` as a process of its own."""
     import os
 
-    command = [sys.executable, "-m", "runner", *argv]
+    command = [*before, sys.executable, "-m", "runner", *argv]
     return subprocess.run(
         command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=240
     )
+
+
+def without_privileges() -> list[str]:
+    """What a command begins with that permissions are to mean something to: root gives up being above them."""
+    import os
+    import shutil
+
+    import pytest
+
+    if os.getuid() != 0:
+        return []
+    if (setpriv := shutil.which("setpriv")) is None:
+        pytest.skip("root may read and write everywhere, and there is no setpriv to prevent it")
+    return [setpriv, "--inh-caps=-all", "--bounding-set=-all"]
 
 
 def predictions(sink: Path) -> list[float]:

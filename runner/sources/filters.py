@@ -60,8 +60,14 @@ def filter_expression(filters: Filters, schema: pa.Schema) -> pa.Expression | No
         schema.empty_table().filter(expression)
     except (ValueError, TypeError, KeyError, pa.ArrowException) as wrong:
         told = next(iter(str(wrong).splitlines()), "") or type(wrong).__name__
-        raise ConfigError(f"source.filters={filters}: {told}") from wrong
+        raise ConfigError(f"source.filters={_shown(filters)}: {told}") from wrong
     return expression
+
+
+def _shown(filters: Filters) -> list[Any]:
+    """As a config would spell them: one list of terms that must all hold needs no list around it."""
+    any_of = conjunctions(filters)
+    return list(any_of[0]) if len(any_of) == 1 else list(any_of)
 
 
 def _typed(term: Sequence[Any], schema: pa.Schema) -> tuple[str, str, Any]:

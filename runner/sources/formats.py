@@ -6,8 +6,10 @@ number of its first row within the file. What a file's columns are called and ho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from runner.sources.opening import opened
@@ -18,13 +20,19 @@ if TYPE_CHECKING:
 
 FormatName = Literal["parquet", "csv", "jsonl", "arrow", "orc"]
 ARROW_MAGIC = b"ARROW1"
+LONGEST = 200  # characters of what an error says
 
 
 class Look(NamedTuple):
-    """What is in a file; without a schema, it holds nothing that tells one."""
+    """What is in a file; without a schema, it holds nothing that tells one.
+
+    Attributes:
+        unusable: Columns that cannot be used, each with why and what to do.
+    """
 
     fragments: list[Fragment]
     schema: pa.Schema | None
+    unusable: Mapping[str, str] = MappingProxyType({})
 
 
 Numbered = Iterator[tuple[int, "pa.Table"]]
@@ -52,6 +60,37 @@ def numbered(batches: Iterator[pa.RecordBatch]) -> Numbered:
         first += batch.num_rows
 
 
+def sound(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches of a format that is not checked when it is read: offsets within their data, text that is UTF-8.
+
+    Raises:
+        ValueError: One is not what its types say.
+    """
+    import pyarrow as pa
+
+    first = 0
+    for batch in batches:
+        try:
+            batch.validate(full=True)
+        except pa.ArrowInvalid as damaged:
+            last = first + batch.num_rows - 1
+            raise ValueError(f"rows {first} to {last}: {_with_name(first_line(damaged), batch)}") from damaged
+        yield batch
+        first += batch.num_rows
+
+
+def _with_name(told: str, batch: pa.RecordBatch) -> str:
+    """Pyarrow's message about a batch, which gives a column's number."""
+    return re.sub(r"In column (\d+): (Invalid: )?", lambda at: f"column {batch.schema.names[int(at[1])]!r}: ", told)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, for one line: what cannot be printed is escaped."""
+    said = " ".join(str(error).split("\n", 1)[0].split()).rstrip(". ") or type(error).__name__
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said[:LONGEST])
+    return f"{printable}..." if len(said) > LONGEST else printable
+
+
 @dataclass(frozen=True)
 class Arrow:
     """Arrow IPC, the file and the stream format (Feather version 2 is the file format). Read whole, streaming."""
@@ -72,7 +111,7 @@ class Arrow:
         with opened(fragment.file.path, options) as handle:
             stored = _ipc_reader(handle).schema.names
             fields = [i for i, name in enumerate(stored) if name in schema.names] or [0][: len(stored)]
-            yield from numbered(_ipc_batches(_ipc_reader(handle, fields)))
+            yield from numbered(sound(_ipc_batches(_ipc_reader(handle, fields))))
 
 
 def _ipc_reader(handle: Any, fields: list[int] | None = None) -> Any:
@@ -117,4 +156,4 @@ class Orc:
         with opened(fragment.file.path, options) as handle:
             file = orc.ORCFile(handle)
             columns = schema.names or file.schema.names[:1]  # without a column, a stripe has no rows
-            yield from numbered(file.read_stripe(i, columns=columns) for i in range(file.nstripes))
+            yield from numbered(sound(file.read_stripe(i, columns=columns) for i in range(file.nstripes)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.locations import is_local, locate
+from runner.sources.signature import HEAD, refuse_other
 from runner.types import File
 
 CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4", "br": "brotli"}
@@ -32,21 +34,56 @@ def opened(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK) -> 
 
 @contextlib.contextmanager
 def opened_text(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK) -> Iterator[Any]:
-    """A file decompressed by its extension."""
+    """A file decompressed by its extension.
+
+    Raises:
+        ValueError: It holds no text, or is not compressed so.
+    """
     import pyarrow as pa
 
     codec = CODECS.get(path.rpartition(".")[2])
     with opened(path, options, block) as stored:
+        head = bytes(stored.read(HEAD))
+        refuse_other(head, codec)
+        whole = _rewound(stored) if is_local(path) else pa.PythonFile(Rejoined(head, stored), mode="r")
         if codec is None:
-            yield stored
+            yield whole
         else:
-            with pa.CompressedInputStream(stored, codec) as stream:
+            with pa.CompressedInputStream(whole, codec) as stream:
                 yield stream
 
 
+def _rewound(stored: Any) -> Any:
+    stored.seek(0)
+    return stored
+
+
+class Rejoined(io.RawIOBase):
+    """A stream whose beginning was read already: not every remote file can be read from its start again."""
+
+    def __init__(self, head: bytes, rest: Any) -> None:
+        """Take the beginning and the stream behind it."""
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        head, self._head = self._head, b""
+        if 0 <= size <= len(head):
+            self._head = head[size:]
+            return head[:size]
+        return head + bytes(self._rest.read(size - len(head) if size >= 0 else None))
+
+
 @contextlib.contextmanager
-def opened_ranges(file: File, options: Mapping[str, Any]) -> Iterator[tuple[Any, Ranges | None]]:
-    """A file that is read here and there; elsewhere than on the local disk, with what fetches ranges ahead."""
+def opened_ranges(file: File, options: Mapping[str, Any], small: int = FOOTER) -> Iterator[tuple[Any, Ranges | None]]:
+    """A file that is read here and there; elsewhere than on the local disk, with what fetches ranges ahead.
+
+    Its footer is fetched at once, and all of it if it is no larger than `small` bytes.
+    """
     import pyarrow as pa
 
     if is_local(file.path):
@@ -55,7 +92,7 @@ def opened_ranges(file: File, options: Mapping[str, Any]) -> Iterator[tuple[Any,
     else:
         fs, inside = locate(file.path, options)
         ranges = Ranges(fs, inside, file.size)
-        ranges.hold([(max(0, file.size - FOOTER), file.size)])
+        ranges.hold([(0 if file.size <= small else file.size - FOOTER, file.size)])
         yield pa.PythonFile(ranges, mode="r"), ranges
 
 
@@ -70,7 +107,9 @@ class Ranges:
         self._held: list[tuple[int, bytes]] = []
 
     def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Hold these ranges, each (start, end), instead of those held before."""
+        """Hold these ranges, each (start, end), instead of those held before, unless those hold them."""
+        if ranges and all(self._holder(start, end) for start, end in ranges):
+            return
         near = list(merged(ranges))
         starts, ends = [start for start, _ in near], [end for _, end in near]
         self._held = []  # first, so that two sets are never held at once
@@ -84,9 +123,16 @@ class Ranges:
         return b"" if end <= start else self._of_held(start, end) or self._fetch(start, end)
 
     def _of_held(self, start: int, end: int) -> bytes | None:
+        holder = self._holder(start, end)
+        return holder[1][start - holder[0] : end - holder[0]] if holder else None
+
+    def _holder(self, start: int, end: int) -> tuple[int, bytes] | None:
+        """What is held that has this range, and where it starts."""
         index = bisect_right(self._held, start, key=lambda each: each[0]) - 1
-        first, data = self._held[index] if index >= 0 else (0, b"")
-        return data[start - first : end - first] if end <= first + len(data) else None
+        if index < 0:
+            return None
+        first, data = self._held[index]
+        return (first, data) if end <= first + len(data) else None
 
     def _fetch(self, start: int, end: int) -> bytes:
         return bytes(self._fs.cat_file(self._path, start=start, end=end))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.sources.formats import Look, Numbered
-from runner.sources.opening import Ranges, opened_ranges
+from runner.sources.opening import NEAR, Ranges, opened_ranges
 from runner.types import File, Fragment
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 READ_ROWS = 65_536
+SIGNATURE = 28  # bytes of a footer's signature: a nonce and a tag
+TAIL = 8  # bytes behind the footer: its length and the magic
 HELD_BYTES = 64 * 1024**2  # of one row group's columns, as stored: what is larger is read piece by piece
 LEAST_PIECE = 64 * 1024
 MOST_PIECE = 4 * 1024**2
@@ -28,6 +31,7 @@ class Parquet:
         import pyarrow.parquet as pq
 
         with opened_ranges(file, options) as (handle, _), pq.ParquetFile(handle, pre_buffer=False) as parquet:
+            _refuse_encrypted(handle, parquet.metadata)
             counts = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
             return Look(list(row_groups(file, counts)), parquet.schema_arrow)
 
@@ -37,17 +41,32 @@ class Parquet:
         """Read one row group at a time, in batches: nothing of another is held."""
         import pyarrow.parquet as pq
 
-        with opened_ranges(fragment.file, options) as (handle, ranges):
+        with opened_ranges(fragment.file, options, NEAR) as (handle, ranges):
             footer = pq.read_metadata(handle)
+            _refuse_encrypted(handle, footer)
             starts = list(_starts(footer, fragment))
             chunks = [_chunks(footer, group, schema.names) for group, _ in starts]
             wanted = _wanted_groups(handle, [group for group, _ in starts], keep)
             most = max((_bytes(each) for each in chunks), default=0)
-            with pq.ParquetFile(handle, metadata=footer, buffer_size=_piece(most, len(schema))) as parquet:
+            pieces = _piece(most, len(schema))
+            with pq.ParquetFile(
+                handle, metadata=footer, buffer_size=pieces, page_checksum_verification=True
+            ) as parquet:
                 for (group, first), stored in zip(starts, chunks, strict=True):
                     if group in wanted:
                         _fetch_ahead(ranges, stored)
                         yield from _group(parquet, group, first, schema.names)
+
+
+def _refuse_encrypted(handle: Any, footer: Any) -> None:
+    """Refuse columns that are encrypted under a readable footer: to ask pyarrow about one ends the process.
+
+    Such a footer is signed, and its length counts the signature.
+    """
+    handle.seek(-TAIL, os.SEEK_END)
+    length = int.from_bytes(bytes(handle.read(4)), "little")
+    if length == footer.serialized_size + SIGNATURE:
+        raise ValueError("it holds encrypted columns; decrypt it first")
 
 
 def row_groups(file: File, counts: Sequence[int]) -> Iterator[Fragment]:

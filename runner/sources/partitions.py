@@ -24,6 +24,20 @@ def parse(folder: str) -> dict[str, str | None]:
     return {unquote(key): None if value == NULL else unquote(value) for key, _, value in pairs}
 
 
+def refuse_twice(folder: str) -> None:
+    """Refuse a folder whose path gives a key two values.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    values: dict[str, str] = {}
+    for key, _, value in (segment.partition("=") for segment in folder.split("/") if "=" in segment):
+        if values.setdefault(key, value) != value:
+            raise ValueError(
+                f"its folders give {key} two values, {values[key]} and {value}; source.partitioning=null ignores both"
+            )
+
+
 def column_types(folders: Iterable[str]) -> dict[str, pa.DataType]:
     """The type of each key, by all of its values: whole numbers, else strings; null if it has none."""
     import pyarrow as pa

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner.errors import ConfigError, RunnerError
+from runner.locations import is_local
 from runner.sources import partitions
 from runner.sources.filters import filter_columns, filter_expression, skipping_filter
-from runner.sources.formats import Format
-from runner.types import Filters, Fragment
+from runner.sources.formats import Format, first_line
+from runner.transience import is_transient
+from runner.types import File, Filters, Fragment
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +36,27 @@ class FilesReader:
     storage_options: Mapping[str, Any]
 
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the rows that pass the filters, cast to the schema."""
+        """Yield the rows that pass the filters, cast to the schema.
+
+        Raises:
+            ConfigError: The file is damaged, or another than the one that was listed.
+        """
+        try:
+            yield from self._read(fragment, columns)
+        except Exception as error:
+            _refuse_changed(fragment.file)
+            if isinstance(error, RunnerError | PermissionError | FileNotFoundError) or is_transient(error):
+                raise
+            raise ConfigError(self._told(fragment, error)) from error
+        _refuse_changed(fragment.file)
+
+    def _told(self, fragment: Fragment, error: Exception) -> str:
+        """What is wrong with a file, and what to do."""
+        groups = fragment.row_groups
+        place = f"row groups {groups[0]} to {groups[1] - 1}: " if groups else ""
+        return f"{place}{first_line(error)}{remedy(fragment.file.path)}"
+
+    def _read(self, fragment: Fragment, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         names = self.schema.names if columns is None else list(columns)
         keep = filter_expression(self.filters, self.schema)
         for _, table in self._tables(fragment, names):
@@ -81,6 +107,27 @@ class FilesReader:
         skip = skipping_filter(self.filters, self.schema, partition)
         for first, table in self.format.read(fragment, stored, self.storage_options, skip):
             yield first, _shaped(table, wanted, partition)
+
+
+def remedy(path: str) -> str:
+    """What to do about a file that cannot be used."""
+    return f"; mend it, or leave it out: errors.skip_files=[{posixpath.basename(path)}]"
+
+
+def _refuse_changed(file: File) -> None:
+    """Refuse a local file that is not the one that was listed any more; elsewhere asking costs a request.
+
+    Raises:
+        ConfigError: It changed.
+    """
+    if not is_local(file.path):
+        return
+    with contextlib.suppress(OSError):  # gone: whoever reads it tells
+        there = os.stat(file.path)  # noqa: PTH116
+        if (there.st_size, str(there.st_mtime)) != (file.size, file.version):
+            raise ConfigError(
+                "it changed since it was listed; sink.save_mode=overwrite starts over with what is there now"
+            )
 
 
 def _shaped(table: pa.Table, schema: pa.Schema, partition: Mapping[str, str | None]) -> pa.Table:

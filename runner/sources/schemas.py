@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -39,13 +40,20 @@ class Shared:
         self._names: dict[str, None] = {}
         self._told: set[str] = set()
 
-    def add(self, path: str, schema: pa.Schema) -> None:
-        """Take in a file's schema."""
+    def add(self, path: str, schema: pa.Schema, unusable: Mapping[str, str]) -> None:
+        """Take in a file's schema, and why columns of it cannot be used."""
         import pyarrow as pa
 
         if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-            self.problems.append(f"source.path: {path} has several columns named {', '.join(map(repr, twice))}")
+            self.problems.append(
+                f"source.path: {path} has several columns named {', '.join(map(repr, twice))}; "
+                "give each a name of its own, or leave the file out (errors.skip_files)"
+            )
             return
+        wanted = schema.names if self._needed is None else self._needed
+        self.problems += [
+            f"source.path: {path}: column {name!r} {why}" for name, why in unusable.items() if name in wanted
+        ]
         self._names.update(dict.fromkeys(schema.names))
         if self._needed is not None:
             missing = [name for name in self._needed if name not in schema.names]
@@ -151,11 +159,44 @@ def _text(kind: pa.DataType) -> pa.DataType | None:
     return pa.string() if pa.types.is_string(kind) or pa.types.is_string_view(kind) else None
 
 
+def refuse_missing(asked: Mapping[str, str], there: Sequence[str]) -> None:
+    """Refuse columns that the input has not, asked for by the key of each.
+
+    Raises:
+        ConfigError: Naming them, each with the nearest there is.
+    """
+    if found := [_missing(key, name, "the input", there) for name, key in asked.items() if name not in there]:
+        raise ConfigError(shortened(found))
+
+
 def _missing(key: str, name: str, path: str, there: Sequence[str]) -> str:
-    near = get_close_matches(name, there, 1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
     more = f" and {len(there) - SHOWN_COLUMNS} more" if len(there) > SHOWN_COLUMNS else ""
-    return f"{key}: there is no column {name!r} in {path}{meant}; it has {', '.join(there[:SHOWN_COLUMNS])}{more}"
+    has = f"it has {', '.join(there[:SHOWN_COLUMNS])}{more}{_delimited(there)}"
+    return f"{key}: there is no column {name!r} in {path}{_nearest(name, there)}; {has}"
+
+
+def _nearest(name: str, there: Sequence[str]) -> str:
+    """` (did you mean ...?)`: a name that looks the same, else one that is spelled alike."""
+    if same := [each for each in there if _folded(each) == _folded(name)]:
+        looks = _looks(same[0]) == _looks(name)
+        return f" (did you mean {same[0]!a}, which only looks the same?)" if looks else f" (did you mean {same[0]!r}?)"
+    near = get_close_matches(name, there, 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _folded(name: str) -> str:
+    return _looks(name).casefold()
+
+
+def _looks(name: str) -> str:
+    """One spelling for all that look the same: `ü` may be one character or two, a blank may be any of many."""
+    return unicodedata.normalize("NFKC", name).strip()
+
+
+def _delimited(there: Sequence[str]) -> str:
+    """A single column whose name holds what other files are delimited with."""
+    found = next((mark for mark in (";", "\t", "|") if len(there) == 1 and mark in there[0]), None)
+    return "" if found is None else f"; is it delimited by {found!r}? source.delimiter={found!a}"
 
 
 def _difference(path: str, schema: pa.Schema, other_path: str, other: pa.Schema) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from runner.sources.formats import Look, Numbered, numbered
+from runner.sources.formats import Look, Numbered, first_line, numbered, sound
 from runner.sources.opening import opened_text
 from runner.types import File, Fragment
 
@@ -27,20 +29,33 @@ def declared_types(spelled: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _streamed(reader: Any) -> Iterator[pa.RecordBatch]:
-    """The batches; values that do not fit the types of the first block are told with the remedy."""
+    """The batches; what cannot be parsed is told with the remedy."""
     import pyarrow as pa
 
+    rows = 0
     try:
-        yield from reader
+        for batch in reader:
+            rows += batch.num_rows
+            yield batch
     except pa.ArrowInvalid as wrong:
-        raise _told(wrong) from wrong
+        raise _told(wrong, rows) from wrong
 
 
-def _told(error: Exception) -> ValueError:
-    told = next(iter(str(error).splitlines()), "")
-    misled = "conversion error" in told or "changed from" in told
-    remedy = " (types come from a file's first block; source.column_types={name: type} fixes them)" if misled else ""
-    return ValueError(told + remedy)
+MISLED = ("conversion error", "changed from", "Failed to convert JSON")
+
+
+def _told(error: Exception, rows: int = 0) -> ValueError:
+    """The error for people, after so many rows; rows of JSON, which pyarrow counts block by block, counted from 0."""
+    told = re.sub(r"in row (\d+)", lambda found: f"in row {rows + int(found[1])}", first_line(error))
+    if "straddl" in told:
+        return ValueError(f"after {rows} rows: a row of more than {BLOCK >> 20} MiB, or a quote that nothing closes")
+    if re.search(r"Column\(\) changed|document is empty", told):
+        return ValueError(f"{told}; expected one JSON object per line")
+    if any(sign in told for sign in MISLED):
+        return ValueError(
+            f"{told} (types come from a file's first block; source.column_types={{name: type}} fixes them)"
+        )
+    return ValueError(told)
 
 
 @dataclass(frozen=True)
@@ -67,18 +82,19 @@ class Csv:
             return Look([Fragment(file, 0, 0)], None)
         if any(map(pa.types.is_null, schema.types)):  # perhaps what is quoted is text
             schema = self._inferred(file, options, quoted_null=False, declared=_known(schema))
-        self._refuse_bytes(schema)
-        return Look([Fragment(file, file.size)], schema)
+        return Look([Fragment(file, file.size)], schema, self._not_text(schema))
 
-    def _refuse_bytes(self, schema: pa.Schema | None) -> None:
-        """Text in another encoding would become bytes in silence."""
+    def _not_text(self, schema: pa.Schema | None) -> dict[str, str]:
+        """Columns of text in another encoding, which would become bytes in silence."""
         import pyarrow as pa
 
-        for name, kind in _types(schema or pa.schema([])).items():
-            if pa.types.is_binary(kind) and name not in self.column_types:
-                raise ValueError(
-                    f"column {name!r} is not UTF-8: convert the file, or give source.column_types={{{name}: binary}}"
-                )
+        remedy = "is not UTF-8: convert the file, or give source.column_types={{{}: binary}}"
+        kinds = _types(schema or pa.schema([]))
+        return {
+            name: remedy.format(name)
+            for name, kind in kinds.items()
+            if pa.types.is_binary(kind) and name not in self.column_types
+        }
 
     def _inferred(
         self, file: File, options: Mapping[str, Any], *, quoted_null: bool, declared: Mapping[str, Any] | None = None
@@ -86,7 +102,7 @@ class Csv:
         types = declared_types(self.column_types) if declared is None else declared
         with opened_text(file.path, options) as stream:
             reader = self._open(stream, types, None, quoted_null, one_column=False)
-            return None if reader is None else reader.schema
+            return None if reader is None else _schema(reader)
 
     def read(
         self,
@@ -98,9 +114,15 @@ class Csv:
         """Stream the file with the types fixed."""
         quoted_null = not self._fits(fragment.file, schema, options)
         one_column = len(schema) < 2 and self._columns(fragment.file, options) == 1
+        rows = 0
         with opened_text(fragment.file.path, options) as stream:
-            reader = self._open(stream, _types(schema), schema.names, quoted_null, one_column)
-            yield from numbered(_streamed(reader or []))
+            end = End(stream, self.delimiter)
+            reader = self._open(end, _types(schema), schema.names, quoted_null, one_column)
+            for first, table in numbered(_streamed(reader or [])):
+                rows = first + table.num_rows
+                yield first, table
+        if reader is not None and not end.reached:
+            raise ValueError(f"row {rows - 1}: a quote is opened that nothing closes; it took in the rest of the file")
 
     def _fits(self, file: File, schema: pa.Schema, options: Mapping[str, Any]) -> bool:
         """Whether the first block has the types also if a quoted empty cell is text."""
@@ -145,6 +167,7 @@ class Csv:
                 delimiter=self.delimiter,
                 newlines_in_values=True,
                 ignore_empty_lines=not one_column,
+                invalid_row_handler=stream.judge if isinstance(stream, End) else None,
             ),
             convert_options=arrow.ConvertOptions(
                 column_types=dict(types),
@@ -153,6 +176,48 @@ class Csv:
                 quoted_strings_can_be_null=quoted_null,
             ),
         )
+
+
+def _schema(reader: Any) -> pa.Schema:
+    schema: pa.Schema = reader.schema
+    try:
+        schema.names  # noqa: B018 - names are decoded when they are asked for
+    except UnicodeDecodeError as other:
+        raise ValueError("the names of its columns are not UTF-8: convert the file") from other
+    return schema
+
+
+class End(io.RawIOBase):
+    """A stream of CSV with one more row, which only a parser that is within quotes takes for a value.
+
+    Attributes:
+        reached: Whether the parser saw that row as one.
+    """
+
+    MARK, CELLS = "\0end", 10_007
+
+    def __init__(self, stream: Any, delimiter: str) -> None:
+        """Take the stream."""
+        self.reached = False
+        self._stream, self._last = stream, b"\n"
+        self._row = f"{self.MARK}{delimiter * (self.CELLS - 1)}\n".encode()
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on; behind the last line comes the row."""
+        if data := bytes(self._stream.read(size)):
+            self._last = data[-1:]
+            return data
+        row, self._row = self._row, b""
+        return row if not row or self._last in b"\r\n" else b"\n" + row
+
+    def judge(self, row: Any) -> str:
+        """What is to become of a row with another number of cells than the header has, in pyarrow's words."""
+        self.reached = self.reached or (row.actual_columns == self.CELLS and row.text.startswith(self.MARK))
+        return "skip" if self.reached else "error"
 
 
 def _types(schema: pa.Schema) -> dict[str, Any]:
@@ -172,6 +237,33 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_null(kind)
     )
+
+
+class Shallow(io.RawIOBase):
+    """A stream of JSON, refused where it is nested so deeply that pyarrow's parser would end the process."""
+
+    DEEPEST = 5_000  # at 20,000 the stack overflows
+    SIGNS = (b"[" * 500, b"]" * 500, b"}" * 500, b"}]" * 250)
+
+    def __init__(self, stream: Any) -> None:
+        """Take the stream."""
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        data = bytes(self._stream.read(size))
+        if any(sign in data for sign in self.SIGNS) and any(_depth(line) > self.DEEPEST for line in data.splitlines()):
+            raise ValueError(f"a line is nested more than {self.DEEPEST} deep")
+        return data
+
+
+def _depth(line: bytes) -> int:
+    bare = re.sub(rb'"(?:\\.|[^"\\])*"', b"", line)
+    return max(accumulate((c in b"[{") - (c in b"]}") for c in bare), default=0)
 
 
 @dataclass(frozen=True)
@@ -206,7 +298,7 @@ class Jsonl:
     ) -> Numbered:
         """Stream the file with the types fixed."""
         with opened_text(fragment.file.path, options) as stream:
-            yield from numbered(_streamed(self._open(stream, schema, "ignore") or []))
+            yield from numbered(sound(_streamed(self._open(stream, schema, "ignore") or [])))
 
     def _open(self, stream: Any, schema: pa.Schema | None, unexpected: str) -> Any:
         """A streaming reader, `None` for a file of blank lines."""
@@ -215,7 +307,7 @@ class Jsonl:
 
         try:
             return json.open_json(
-                stream,
+                Shallow(stream),
                 read_options=json.ReadOptions(use_threads=False, block_size=BLOCK),
                 parse_options=json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected),
             )

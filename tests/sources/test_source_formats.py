@@ -104,7 +104,10 @@ class TestEveryFormat:
         assert [number for each in fragments for number in reader.positions(each)] == [0, 2]
 
     def test_empty_files_are_fine(self, tmp_path: Path, fmt: FormatName) -> None:
-        (tmp_path / "a").touch()
+        if fmt in {"csv", "jsonl"}:
+            (tmp_path / "a").touch()
+        else:
+            WRITERS[fmt](PLAIN.slice(0, 0), tmp_path / "a")
         assert read(Files(str(tmp_path), fmt)).num_rows == 0
         WRITERS[fmt](PLAIN, tmp_path / "b")
         WRITERS[fmt](PLAIN.slice(0, 0), tmp_path / "c")
@@ -356,10 +359,11 @@ def test_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         csv(tmp_path, latin)
     assert refused.value.problems == [
-        f"source.path: {tmp_path}/a.csv cannot be read as csv: column 'plan' is not UTF-8: convert the file, "
+        f"source.path: {tmp_path}/a.csv: column 'plan' is not UTF-8: convert the file, "
         "or give source.column_types={plan: binary}"
     ]
     assert csv(tmp_path, latin, column_types={"plan": "binary"})[1]["plan"] == b"caf\xe9"
+    assert read(Files(str(tmp_path), "csv"), ["n"], {"n": "predict.columns"})["n"].to_pylist() == [1, 2]
 
 
 def test_declared_types_of_csv_win(tmp_path: Path) -> None:
@@ -373,7 +377,7 @@ def test_a_value_that_the_first_block_did_not_announce_is_told_with_the_remedy(
     tmp_path: Path, fmt: FormatName, head: str, row: str, odd: str
 ) -> None:
     (tmp_path / "a").write_text(head + row * (6 * 1024**2 // len(row)) + odd)
-    with pytest.raises(ValueError, match=r"source\.column_types=\{name: type\}"):
+    with pytest.raises(ConfigError, match=r"source\.column_types=\{name: type\}"):
         read(Files(str(tmp_path), fmt))
     if fmt == "csv":
         assert read(Files(str(tmp_path), fmt, column_types={"n": "string"}), ["n"])[-1:].to_pylist() == [{"n": "x"}]

@@ -19,6 +19,7 @@ from servers import S3Server
 
 from runner.errors import ConfigError, Incomplete
 from runner.locations import locate
+from runner.planning import make_shards
 from runner.sources.files import Files
 from runner.sources.formats import FormatName
 from runner.sources.opening import Ranges, merged
@@ -232,3 +233,25 @@ def test_what_is_held_is_not_fetched_again() -> None:
     assert fs.fetched == 1
     ranges.read(20)
     assert fs.fetched == 2
+
+
+def test_what_is_held_already_is_kept_until_something_else_is_wanted() -> None:
+    fs = Bytes(bytes(range(70)))
+    ranges = Ranges(fs, "a", 70)
+    ranges.hold([(0, 70)])
+    ranges.hold([(5, 20), (60, 70)])
+    assert (ranges.read(70), fs.fetched) == (fs.content, 1)
+    ranges.hold([])
+    ranges.seek(0)
+    assert (ranges.read(70), fs.fetched) == (fs.content, 2)
+
+
+def test_a_small_file_is_read_in_one_request(s3: S3Server, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Files(filled, "parquet", storage_options=s3.storage_options)
+    [file] = source.files()
+    fragments, schema = source.inspect([file])
+    assert schema is not None
+    [whole] = [each for shard in make_shards(fragments, None) for each in shard.fragments]
+    calls = Calls(monkeypatch)
+    assert sum(table.num_rows for table in source.reader(schema).read(whole)) == 1000
+    assert calls.made == ["get_object"]
