@@ -7,26 +7,27 @@ first part and then followed; receipts say what is inside the parts, and a part 
 from __future__ import annotations
 
 import io
-import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from runner import planning, quarantine
-from runner.errors import Incomplete, SinkRefused
+from runner import planning, quarantine, records
+from runner.errors import Incomplete, JobFailed, SinkRefused
+from runner.parallel import THREADS, mapped
 from runner.recipe import Recorded
+from runner.records import Entry
 from runner.storage import Store
-from runner.types import File, Receipt, Shard, Sink, Stages
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from runner.transience import retrying
+from runner.types import File, Receipt, Shard, Sink
 
 RECIPE = "_runner/recipe.json"
 MANIFEST = "_runner/manifest.json"
 SUCCESS = "_SUCCESS"
+REWRITE = "delete it and run the job again, which writes it anew from the receipts"
 FLUSH_SECONDS = 10.0
+FLUSH_RECEIPTS = 2_000
+SMALL_PART = 8 * 1024**2  # bytes, up to which several parts may be in memory
 OUR_RECORDS = re.compile(
     r"_runner/(recipe\.json|manifest\.json|plan-\d{6}\.parquet|quarantine/part-\d{8}-[0-9a-f]{16}\.parquet"
     r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html))"
@@ -54,8 +55,8 @@ class Ledger:
         self._sink, self.run_id = sink, run_id
         self._listed = self.store.names()
         self.recorded = self._read_recipe()
-        self.plans = self._read_plans()
-        self.committed = {self.part(shard) for shard in self.shards} & set(self._listed)
+        self._follow(self._read_plans())
+        self.committed = {name for name in self._parts if name in self._listed}
         self._receipts: list[Receipt] = []
         self._flushed = time.monotonic()
         self._files = 0
@@ -67,10 +68,11 @@ class Ledger:
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(RECIPE, error) from error
 
-    def _damaged(self, name: str, error: Exception) -> SinkRefused:
+    def _damaged(
+        self, name: str, error: Exception, remedy: str = "restore it, or give another sink.path"
+    ) -> SinkRefused:
         return SinkRefused(
-            f"sink.path={self.store.root}: {name} cannot be read ({type(error).__name__}: {error}); "
-            "restore it, or give another sink.path"
+            f"sink.path={self.store.root}: {name} cannot be read ({type(error).__name__}: {error}); {remedy}"
         )
 
     def _read_plans(self) -> list[list[Shard]]:
@@ -78,12 +80,15 @@ class Ledger:
 
     def _read_plan(self, name: str) -> list[Shard]:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            return planning.from_rows(pq.read_table(io.BytesIO(self.store.read(name) or b"")).to_pylist())
+            return records.plan_of(self.store.read(name) or b"")
         except (pa.ArrowException, KeyError) as error:
             raise self._damaged(name, error) from error
+
+    def _follow(self, plans: list[list[Shard]]) -> None:
+        self.plans = plans
+        self._parts = {self.part(shard): shard for shard in self.shards}
 
     # ------------------------------------------------ what there is
 
@@ -98,20 +103,17 @@ class Ledger:
 
     def pending(self) -> list[Shard]:
         """Shards that are planned and not committed."""
-        return [shard for shard in self.shards if self.part(shard) not in self.committed]
+        return [shard for name, shard in self._parts.items() if name not in self.committed]
 
     @property
     def complete(self) -> bool:
-        """Whether `_SUCCESS` was there when the ledger was opened, and nothing is pending."""
-        return SUCCESS in self._listed and self.recorded is not None and not self.pending()
+        """Whether `_SUCCESS` and the manifest were there when the ledger was opened, and nothing is pending."""
+        return {SUCCESS, MANIFEST} <= self._listed.keys() and self.recorded is not None and not self.pending()
 
     @property
     def empty(self) -> bool:
         """Whether the sink holds nothing at all but hidden files."""
-        return self.recorded is None and not self.plans and not self._visible()
-
-    def _visible(self) -> list[str]:
-        return [name for name in self._listed if not any(segment.startswith(("_", ".")) for segment in name.split("/"))]
+        return self.recorded is None and not self.plans and not any(map(_is_visible, self._listed))
 
     def listed(self, name: str) -> bool:
         """Whether the last listing had this file."""
@@ -123,8 +125,7 @@ class Ledger:
 
     def strangers(self) -> list[str]:
         """Visible files that no record of ours names."""
-        ours = {self.part(shard) for shard in self.shards}
-        return sorted(name for name in self._visible() if name not in ours)
+        return sorted(name for name in self._listed if name not in self._parts and _is_visible(name))
 
     def differences(self, fields: Mapping[str, Any], accept: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
         """Fields of the fingerprint in which a job differs from the recorded one and that are not accepted: name to (there, now)."""
@@ -160,21 +161,12 @@ class Ledger:
 
     def record_plan(self, shards: Sequence[Shard]) -> None:
         """Create the next plan; what another run created first is followed instead."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        buffer = io.BytesIO()
-        pq.write_table(
-            pa.Table.from_pylist(list(planning.to_rows(shards)), schema=_plan_schema()),
-            buffer,
-            compression="zstd",
-        )
         name = f"_runner/plan-{len(self.plans):06d}.parquet"
-        if self.store.create(name, buffer.getvalue()):
-            self.plans.append(list(shards))
+        if self.store.create(name, records.plan_file(shards)):
+            self._follow([*self.plans, list(shards)])
         else:
             self._listed[name] = 0
-            self.plans = self._read_plans()
+            self._follow(self._read_plans())
 
     def drop_stale_temporaries(self) -> None:
         """Delete what killed runs left half written on a local disk."""
@@ -192,16 +184,16 @@ class Ledger:
         self._listed.pop(SUCCESS, None)
 
     def receive(self, receipt: Receipt, shard: Shard) -> None:
-        """Count a part as committed; its receipt is on disk at most 10 s later."""
+        """Count a part as committed; its receipt is on disk at most 10 s, or 2,000 receipts, later."""
         self.committed.add(self.part(shard))
         self._receipts.append(receipt)
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if len(self._receipts) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write the receipts received since the last time."""
         if self._receipts:
-            lines = "".join(json.dumps(asdict(receipt)) + "\n" for receipt in self._receipts)
+            lines = "".join(map(records.receipt_line, self._receipts))
             self.store.replace(self.in_run(f"receipts-{self._files}.jsonl"), lines.encode())
             self._files += 1
             self._receipts = []
@@ -221,75 +213,75 @@ class Ledger:
 
         Raises:
             Incomplete: The listing and the plans differ: which files.
+            JobFailed: A part is damaged.
         """
         self.flush()
         self._listed = self.store.names()
-        missing = sorted({self.part(shard) for shard in self.shards} - set(self._listed))
+        missing = [name for name in self._parts if name not in self._listed]
         if missing or (strangers := self.strangers()):
             what = f"{named(missing)} missing" if missing else f"{named(strangers)} not ours"
             raise Incomplete(f"sink.path={self.store.root}: at the end the listing and the plans differ: {what}")
-        receipts = self._all_receipts()
-        self._drop_stale_quarantine(receipts)
-        skipped = {*skipped, *self.skipped()}
-        self.store.replace(MANIFEST, json.dumps(self._manifest(receipts, skipped), indent=1).encode())
+        entries = self._entries_of_what_is_there()
+        self._drop_stale_quarantine(entries)
+        entries |= self._read_back(entries)
+        everything_skipped = sorted({*skipped, *self.skipped()})
+        retrying(lambda: self._publish_manifest(everything_skipped, entries))
         self.store.replace(SUCCESS, b"")
+
+    def _publish_manifest(self, skipped: Sequence[str], entries: Mapping[str, Entry]) -> None:
+        assert self.recorded is not None
+        with self.store.publish(MANIFEST) as file:
+            for piece in records.manifest(self.recorded.fingerprint, skipped, self._parts, entries):
+                file.write(piece)
 
     def skipped(self) -> list[str]:
         """The input files that the manifest says were left out: a part that was committed without a file stays without it."""
         text = self.store.read(MANIFEST) if MANIFEST in self._listed else None
         try:
-            return [] if text is None else json.loads(text)["skipped"]
+            return [] if text is None else records.skipped_in(text)
         except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(MANIFEST, error) from error
+            raise self._damaged(MANIFEST, error, REWRITE) from error
 
-    def _drop_stale_quarantine(self, receipts: Mapping[str, Receipt]) -> None:
+    def _drop_stale_quarantine(self, entries: Mapping[str, Entry]) -> None:
         """A try that died after its quarantine may have been followed by one without bad rows: its file says nothing true."""
         for shard in self.shards:
-            receipt = receipts.get(shard.id)
-            if receipt is not None and not receipt.rows_quarantined and quarantine.file_name(shard) in self._listed:
+            entry = entries.get(shard.id)
+            if entry is not None and not entry.rows_quarantined and quarantine.file_name(shard) in self._listed:
                 self.store.delete(quarantine.file_name(shard))
 
-    def _manifest(self, receipts: Mapping[str, Receipt], skipped: Iterable[str]) -> dict[str, Any]:
-        assert self.recorded is not None
-        parts = [self._manifest_part(shard, receipts.get(shard.id)) for shard in self.shards]
-        totals = {key: sum(part[key] for part in parts) for key in ("rows_in", "rows_out", "rows_quarantined", "bytes")}
-        return {"fingerprint": self.recorded.fingerprint, **totals, "skipped": sorted(skipped), "parts": parts}
+    def _entries(self) -> dict[str, Entry]:
+        """What the receipts of all runs say of parts, by shard."""
+        names = [name for name in self.below("_runner/runs/") if "/receipts-" in name]
+        lines = (line for content in mapped(self.store.read, names) for line in (content or b"").splitlines())
+        return dict(found for found in map(records.entry_of, lines) if found is not None)
 
-    def _manifest_part(self, shard: Shard, receipt: Receipt | None) -> dict[str, Any]:
-        found = receipt or self._read_back(shard)
-        inputs = [
-            {
-                "path": fragment.file.path,
-                "version": fragment.file.version,
-                "size": fragment.file.size,
-                "row_groups": fragment.row_groups,
-            }
-            for fragment in shard.fragments
-        ]
-        return {
-            "part": self.part(shard),
-            "shard": shard.id,
-            "rows_in": found.rows_in,
-            "rows_out": found.rows_out,
-            "rows_quarantined": found.rows_quarantined,
-            "bytes": found.bytes_out,
-            "checksum": found.checksum,
-            "input": inputs,
-        }
+    def _entries_of_what_is_there(self) -> dict[str, Entry]:
+        """Without those that tell of another size than the listing: such a part is read, as if it had no receipt."""
+        sizes = {shard.id: self._listed[name] for name, shard in self._parts.items()}
+        return {shard: entry for shard, entry in self._entries().items() if sizes.get(shard, 0) in (0, entry.bytes)}
 
-    def _all_receipts(self) -> dict[str, Receipt]:
-        names = sorted(name for name in self._listed if name.startswith("_runner/runs/") and "/receipts-" in name)
-        lines = (line for name in names for line in (self.store.read(name) or b"").splitlines())
-        return {receipt.shard: receipt for receipt in map(_receipt, lines) if receipt is not None}
+    def _read_back(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+        """Of the parts whose receipts died with their drivers: each is read once, several at a time if they are small."""
+        lost = {name: shard for name, shard in self._parts.items() if shard.id not in entries}
+        largest = max((self._listed[name] for name in lost), default=0)
+        found = mapped(self._read_part, lost.values(), THREADS if largest <= SMALL_PART else 1)
+        return {shard.id: entry for shard, entry in zip(lost.values(), found, strict=True)}
 
-    def _read_back(self, shard: Shard) -> Receipt:
-        """A part whose receipt died with its driver, read once."""
+    def _read_part(self, shard: Shard) -> Entry:
         import hashlib
 
         content = self.store.read(self.part(shard)) or b""
-        rows, bad = self._sink.count_rows(content), self.quarantined(shard)
+        rows, bad = self._count_rows(self.part(shard), content), self.quarantined(shard)
         checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        return Receipt(shard.id, rows + bad, rows, bad, len(content), checksum, Stages(), "")
+        return Entry(rows + bad, rows, bad, len(content), checksum)
+
+    def _count_rows(self, name: str, content: bytes) -> int:
+        try:
+            return self._sink.count_rows(content)
+        except Exception as error:
+            raise JobFailed(
+                f"{self.store.path(name)}: is damaged ({type(error).__name__}: {error}); delete it and run the job again to predict it anew"
+            ) from error
 
     def quarantined(self, shard: Shard) -> int:
         """Rows in the shard's quarantine file."""
@@ -300,40 +292,24 @@ class Ledger:
 
     def seen_before(self) -> tuple[int, int]:
         """Rows read and rows quarantined by earlier runs, as far as their receipts tell."""
-        receipts = self._all_receipts().values()
-        return sum(receipt.rows_in for receipt in receipts), sum(receipt.rows_quarantined for receipt in receipts)
+        entries = self._entries().values()
+        return sum(entry.rows_in for entry in entries), sum(entry.rows_quarantined for entry in entries)
 
     def wipe(self) -> Ledger:
         """Delete what our own records name, and nothing else; `_SUCCESS` first, so that no reader trusts the rest."""
         self.store.delete(SUCCESS)
-        records = sorted(name for name in self._listed if OUR_RECORDS.fullmatch(name))
-        plans = [name for name in records if name.startswith("_runner/plan-")]
-        others = [name for name in records if name not in {*plans, RECIPE}]
-        for name in [
-            *sorted(self.committed),
-            *others,
-            *reversed(plans),
-            RECIPE,
-        ]:  # what names the rest goes last
+        ours = sorted(name for name in self._listed if OUR_RECORDS.fullmatch(name))
+        plans = [name for name in ours if name.startswith("_runner/plan-")]
+        others = [name for name in ours if name not in {*plans, RECIPE}]
+        for _ in mapped(self.store.delete, [*sorted(self.committed), *others]):
+            pass
+        for name in [*reversed(plans), RECIPE]:  # what names the rest goes last
             self.store.delete(name)
         return Ledger(self._sink, self.run_id)
 
 
-def _receipt(line: bytes) -> Receipt | None:
-    """A receipt, `None` for a damaged line: its part is then read once, as if there had been none."""
-    try:
-        content = json.loads(line)
-        return Receipt(**{**content, "stages": Stages(*content["stages"]), "complaints": tuple(content["complaints"])})
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _plan_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    text, number = pa.string(), pa.int64()
-    kinds = [number, text, text, text, number, text, number, number, number, number, number]
-    return pa.schema(list(zip(planning.COLUMNS, kinds, strict=True)))
+def _is_visible(name: str) -> bool:
+    return not any(segment.startswith(("_", ".")) for segment in name.split("/"))
 
 
 def named(names: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 import stat
@@ -15,8 +14,12 @@ from runner.errors import ConfigError
 EXTRAS = {"s3": "'ray-batch-runner[s3]'", "s3a": "'ray-batch-runner[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "hdfs": "hdfs-native",
           "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}  # fmt: skip
 MAGIC = frozenset("*?[")
+# s3fs tries five times around botocore's own five, and we around both: a request that stalls would take many minutes to be told.
+S3_RETRIES = {"mode": "standard", "total_max_attempts": 2}
 Infos = dict[str, dict[str, Any]]
 """Path to fsspec's description of what is there: `type`, `size` and whatever the storage adds."""
+Found = Iterator[tuple[str, dict[str, Any]]]
+"""The same, one after the other."""
 
 
 def is_local(uri: str) -> bool:
@@ -34,7 +37,8 @@ def absolute(uri: str) -> str:
 def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """The file system of a URI, and the path within it.
 
-    Listings are never cached, since other processes write; `s3://anonymous@bucket/key` means `anon: true`.
+    Listings are never cached, since other processes write; `s3://anonymous@bucket/key` means `anon: true`. On S3, botocore tries
+    twice unless `config_kwargs.retries` says otherwise: s3fs and the job try again around it.
 
     Raises:
         ConfigError: The protocol is unknown, or its package is not installed.
@@ -43,6 +47,8 @@ def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str
 
     given = {**(options or {}), "use_listings_cache": False}
     scheme, mark, rest = uri.partition("://")
+    if scheme in {"s3", "s3a"}:
+        given["config_kwargs"] = {"retries": S3_RETRIES, **(given.get("config_kwargs") or {})}
     if mark and rest.startswith("anonymous@"):
         uri, given = f"{scheme}://{rest.removeprefix('anonymous@')}", {**given, "anon": True}
     try:
@@ -117,12 +123,40 @@ def info(fs: Any, path: str) -> dict[str, Any] | None:
 
 def find_files(fs: Any, folder: str) -> Infos:
     """Every file below a folder at any depth, links followed. Never a part of them: what cannot be listed raises."""
+    return {path: what for path, what in stream_files(fs, folder) if what["type"] == "file"}
+
+
+def stream_files(fs: Any, folder: str) -> Found:
+    """`find_files` as they are found: of a local disk one file, of S3 one page is held at a time, elsewhere perhaps all.
+
+    On a local disk, links to nothing are among them, of type `link` and without a size.
+    """
     if on_disk(fs):
-        return dict(_walk(folder))
+        return _walk(folder)
     if not _finds_all(fs):
-        return dict(_descend(fs, folder))
-    found = fs.find(folder, detail=True)
-    return {path: what for path, what in found.items() if what["type"] == "file" and not path.endswith("/")}
+        return _descend(fs, folder)
+    found = _pages(fs, folder) if _has_pages(fs) else fs.find(folder, detail=True).items()
+    return ((path, what) for path, what in found if what["type"] == "file" and not path.endswith("/"))
+
+
+def _has_pages(fs: Any) -> bool:
+    return hasattr(fs, "call_s3") and not fs.version_aware
+
+
+def _pages(fs: Any, folder: str, delimiter: str = "") -> Found:
+    """S3's own pages: s3fs collects a million objects in gigabytes before it returns the first."""
+    bucket, key, _ = fs.split_path(folder)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter, **fs.req_kw}
+    while True:
+        page = fs.call_s3("list_objects_v2", **request)
+        for each in page.get("CommonPrefixes", ()):
+            yield f"{bucket}/{each['Prefix'].rstrip('/')}", {"type": "directory", "size": 0}
+        for each in page.get("Contents", ()):
+            yield f"{bucket}/{each['Key']}", {"type": "file", "size": each["Size"], "ETag": each["ETag"]}
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def _finds_all(fs: Any) -> bool:
@@ -135,21 +169,29 @@ def _finds_all(fs: Any) -> bool:
     return getattr(type(fs), "find", None) is not AbstractFileSystem.find
 
 
-def _descend(fs: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path, what in children(fs, folder).items():
+def _descend(fs: Any, folder: str) -> Found:
+    for path, what in children(fs, folder):
         if what["type"] == "directory":
             yield from _descend(fs, path)
         elif what["type"] == "file":
             yield path, what
 
 
-def _walk(root: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _walk(root: str) -> Found:
     for folder, folders, names in os.walk(root, followlinks=True, onerror=_unless_gone):
         folders[:] = [name for name in folders if not _leads_back(folder, name)]
         for path in (os.path.join(folder, name) for name in names):  # noqa: PTH118
-            with contextlib.suppress(FileNotFoundError):  # gone since, or a link to nothing
-                if (what := _stat(path))["type"] == "file":
-                    yield path, what
+            what = _seen(path)
+            if what is not None and what["type"] in {"file", "link"}:
+                yield path, what
+
+
+def _seen(path: str) -> dict[str, Any] | None:
+    """What a name in a folder is, links followed; `None` if it is gone since."""
+    try:
+        return _stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"name": path, "type": "link", "size": None} if os.path.islink(path) else None  # noqa: PTH114
 
 
 def _unless_gone(error: OSError) -> None:
@@ -169,25 +211,30 @@ def _stat(path: str) -> dict[str, Any]:
     return {"name": path, "type": kind, "size": found.st_size, "mtime": found.st_mtime}
 
 
-def children(fs: Any, folder: str) -> Infos:
+def children(fs: Any, folder: str) -> Found:
     """What lies directly in a folder."""
     if on_disk(fs):
         names = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208
-        listed = ((path, info(fs, path)) for path in (posixpath.join(folder, name) for name in names))
-        return {path: what for path, what in listed if what is not None}
+        listed = ((path, _seen(path)) for path in (posixpath.join(folder, name) for name in names))
+        return ((path, what) for path, what in listed if what is not None)
+    paths = ((path.rstrip("/"), what) for path, what in _inside(fs, folder))
+    return ((path, what) for path, what in paths if path != folder.rstrip("/"))
+
+
+def _inside(fs: Any, folder: str) -> Found:
+    if _has_pages(fs) and folder.strip("/"):
+        return _pages(fs, folder, "/")
     try:
-        found = fs.ls(folder, detail=True)
+        return ((what["name"], what) for what in fs.ls(folder, detail=True))
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    paths = ((what["name"].rstrip("/"), what) for what in found)
-    return {path: what for path, what in paths if path != folder.rstrip("/")}
+        return iter(())
 
 
-def match(fs: Any, pattern: str) -> Infos:
+def match(fs: Any, pattern: str) -> Found:
     """What a glob names: files and folders. `*`, `?` and `[...]` match within a segment, `**` any number of them."""
     segments = pattern.split("/")
     plain = "/".join(segments[: plain_segments(pattern)])
-    return dict(_match(fs, plain, segments[plain_segments(pattern) :]))
+    return _match(fs, plain, segments[plain_segments(pattern) :])
 
 
 def plain_segments(pattern: str) -> int:
@@ -195,29 +242,29 @@ def plain_segments(pattern: str) -> int:
     return next(i for i, segment in enumerate(pattern.split("/")) if MAGIC & set(segment))
 
 
-def _match(fs: Any, folder: str, segments: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _match(fs: Any, folder: str, segments: list[str]) -> Found:
     head, *rest = segments
     if head == "**":
         yield from _match_deep(fs, folder, segments)
         return
-    for path, what in _candidates(fs, folder, head).items():
+    for path, what in _candidates(fs, folder, head):
         if not rest:
             yield path, what
         elif what["type"] == "directory":
             yield from _match(fs, path, rest)
 
 
-def _candidates(fs: Any, folder: str, segment: str) -> Infos:
+def _candidates(fs: Any, folder: str, segment: str) -> Found:
     if MAGIC & set(segment):
         listed = children(fs, folder or "/")
-        return {path: what for path, what in listed.items() if fnmatchcase(path.rpartition("/")[2], segment)}
+        return ((path, what) for path, what in listed if fnmatchcase(path.rpartition("/")[2], segment))
     path = f"{folder}/{segment}"
     what = info(fs, path)
-    return {} if what is None else {path: what}
+    return iter(() if what is None else [(path, what)])
 
 
-def _match_deep(fs: Any, folder: str, segments: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path, what in find_files(fs, folder or "/").items():
+def _match_deep(fs: Any, folder: str, segments: list[str]) -> Found:
+    for path, what in stream_files(fs, folder or "/"):
         below = path.removeprefix(folder).strip("/").split("/")
         if any(_matches(below[:depth], segments) for depth in range(1, len(below) + 1)):
             yield path, what

@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
+from sys import intern
 from typing import Any
 
 from runner.types import File, Fit, Fragment, Resources, Shard
@@ -153,30 +156,33 @@ COLUMNS = (
 )
 
 
-def to_rows(shards: Iterable[Shard]) -> Iterator[dict[str, Any]]:
-    """One row per fragment, as the recorded plan has them."""
+def to_rows(shards: Iterable[Shard]) -> Iterator[tuple[Any, ...]]:
+    """One row per fragment, as the recorded plan has them: the values of `COLUMNS`."""
     for shard in shards:
         for fragment in shard.fragments:
-            first, end = fragment.row_groups or (None, None)
-            values = (shard.sequence, shard.id, shard.folder, fragment.file.path, fragment.file.size, fragment.file.version,
-                      fragment.bytes, fragment.rows, fragment.first_row, first, end)  # fmt: skip
-            yield dict(zip(COLUMNS, values, strict=True))
+            file, groups = fragment.file, fragment.row_groups or (None, None)
+            yield (shard.sequence, shard.id, shard.folder, file.path, file.size, file.version,
+                   fragment.bytes, fragment.rows, fragment.first_row, *groups)  # fmt: skip
 
 
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Shard]:
+def from_rows(rows: Iterable[tuple[Any, ...]]) -> list[Shard]:
     """The shards of a recorded plan."""
-    shards = []
-    for (sequence, shard_id, folder), group in groupby(
-        rows, key=lambda row: (row["sequence"], row["shard"], row["folder"])
-    ):
-        shards.append(Shard(sequence, shard_id, folder, tuple(_fragment(row) for row in group)))
-    return shards
+    grouped = groupby(rows, key=itemgetter(0, 1, 2))
+    return [
+        Shard(number, id_, intern(folder), tuple(map(_fragment, group))) for (number, id_, folder), group in grouped
+    ]
 
 
-def _fragment(row: Mapping[str, Any]) -> Fragment:
-    file = File(row["path"], row["size"], row["version"], row["folder"])
-    groups = None if row["first_row_group"] is None else (row["first_row_group"], row["end_row_group"])
-    return Fragment(file, row["bytes"], row["rows"], row["first_row"], groups)
+def _fragment(row: tuple[Any, ...]) -> Fragment:
+    _, _, folder, path, size, version, stored, rows, first_row, first, end = row
+    groups = None if first is None else _shared_range(first, end)
+    return Fragment(File(path, size, version, intern(folder)), stored, rows, first_row, groups)
+
+
+@lru_cache(maxsize=1024)
+def _shared_range(first: int, end: int) -> tuple[int, int]:
+    """One tuple for the many files that have the same few row groups."""
+    return first, end
 
 
 # ---------------------------------------------------------------- what determines predictions

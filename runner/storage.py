@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import IO, Any
 
 from runner.locations import absolute as absolute
-from runner.locations import find_files, info, on_disk, protocol
+from runner.locations import find_files, info, on_disk, protocol, stream_files
 from runner.locations import is_local as is_local
 from runner.locations import locate as locate
 from runner.locations import spell as spell
@@ -85,12 +85,12 @@ class Store:
         fs, root = _open(self)
         with told(self.path(below)):
             try:
-                found = retrying(lambda: find_files(fs, f"{root}/{below}".rstrip("/") or "/"))
+                found = retrying(lambda: _sizes(fs, f"{root}/{below}".rstrip("/") or "/"))
             except FileNotFoundError:
                 return {}
             if root in found or (not found and _is_file(fs, root)):
                 raise NotADirectoryError(errno.ENOTDIR, "is a file, a folder is expected", self.root)
-        return {path.removeprefix(root).lstrip("/"): what["size"] or 0 for path, what in found.items()}
+        return {path.removeprefix(root).lstrip("/"): size for path, size in found.items()}
 
     def read(self, name: str) -> bytes | None:
         """The content, `None` if there is no such file."""
@@ -142,6 +142,10 @@ def _opened(root: str, options: str, pid: int) -> tuple[Any, str]:  # noqa: ARG0
 
 def _open(store: Store) -> tuple[Any, str]:
     return _opened(store.root, json.dumps(dict(store.options), sort_keys=True, default=str), os.getpid())
+
+
+def _sizes(fs: Any, folder: str) -> dict[str, int]:
+    return {path: what["size"] or 0 for path, what in stream_files(fs, folder) if what["type"] == "file"}
 
 
 def _is_file(fs: Any, path: str) -> bool:

@@ -12,6 +12,7 @@ from runner.ledger import Ledger, named
 from runner.recipe import Recorded
 from runner.report import counted
 from runner.sources.filters import filter_columns
+from runner.sources.schemas import refuse_missing
 from runner.spec import Job
 from runner.types import File, Fragment, Shard
 
@@ -53,12 +54,13 @@ def look(job: Job, ledger: Ledger) -> Survey:
     """
     listed = job.source.files()
     covered = ledger.covered()
-    there = [*listed, *(file for path, file in covered.items() if path not in {each.path for each in listed})]
-    skipped = _skipped(job.errors.skip_files, there)
-    files = [file for file in listed if file.path not in skipped]
+    gone = _gone(listed, covered)
+    skipped = _skipped(job.errors.skip_files, [*(file.path for file in listed), *gone])
+    left_out = set(skipped)
+    files = [file for file in listed if file.path not in left_out]
     refuse_changed(files, covered)
     new = [file for file in files if file.path not in covered]
-    notes = [*_skip_note(skipped), *_gone(listed, covered), *_empty(new)]
+    notes = [*_skip_note(skipped), *_gone_note(gone), *_empty(new)]
     if ledger.plans and new and job.sink.save_mode != "append":
         _refuse_other_input(ledger, files, covered)
         notes.append(
@@ -71,6 +73,8 @@ def look(job: Job, ledger: Ledger) -> Survey:
         return Survey(schema, [], ledger.pending(), skipped, notes)
     fragments, found = job.source.inspect(new, needed_columns(job))
     schema = agreed_schema(ledger.recorded, found)
+    if schema is not None:
+        refuse_missing(_named_columns(job), schema.names)
     shards = plan_new(job, ledger, fragments)
     return Survey(schema, shards, [*ledger.pending(), *shards], skipped, notes)
 
@@ -85,10 +89,14 @@ def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Sh
 
 def needed_columns(job: Job) -> dict[str, str] | None:
     """The columns that are read, each with the key that asks for it; `None` for all."""
-    if job.predict.columns is None or job.sink.keep_columns == "all":
-        return None
-    asked = dict.fromkeys(job.predict.columns, "predict.columns")
-    kept = dict.fromkeys(job.sink.keep_columns, "sink.keep_columns")
+    every = job.predict.columns is None or job.sink.keep_columns == "all"
+    return None if every else _named_columns(job)
+
+
+def _named_columns(job: Job) -> dict[str, str]:
+    """The columns that the config names, each with the key."""
+    asked = dict.fromkeys(job.predict.columns or (), "predict.columns")
+    kept = dict.fromkeys(job.sink.keep_columns if job.sink.keep_columns != "all" else (), "sink.keep_columns")
     return {**dict.fromkeys(filter_columns(job.source.filters), "source.filters"), **kept, **asked}
 
 
@@ -119,13 +127,15 @@ def refuse_changed(files: Sequence[File], covered: Mapping[str, File]) -> None:
         )
 
 
-def _skipped(skip: Sequence[str], there: Sequence[File]) -> list[str]:
-    """The files, listed or planned, that are left out by name."""
-    if idle := [each for each in skip if not any(planning.is_skipped(file.path, [each]) for file in there)]:
+def _skipped(skip: Sequence[str], there: Sequence[str]) -> list[str]:
+    """The paths, listed or planned, that are left out by name."""
+    if not skip:
+        return []
+    if idle := [each for each in skip if not any(planning.is_skipped(path, [each]) for path in there)]:
         raise ConfigError(
             f"errors.skip_files={list(skip)}: no input file is called {named(idle)}; give a path, a name or a pattern"
         )
-    return [file.path for file in there if planning.is_skipped(file.path, skip)]
+    return [path for path in there if planning.is_skipped(path, skip)]
 
 
 def _skip_note(skipped: Sequence[str]) -> list[str]:
@@ -137,9 +147,13 @@ def _empty(new: Sequence[File]) -> list[str]:
     return [f"{counted(len(empty), 'input file')} of 0 bytes, taken as without rows: {named(empty)}"] if empty else []
 
 
-def _gone(files: Sequence[File], covered: Mapping[str, File]) -> list[str]:
-    there = {file.path for file in files}
-    gone = [path for path in covered if path not in there]
+def _gone(listed: Sequence[File], covered: Mapping[str, File]) -> list[str]:
+    """The planned paths that are not listed any more."""
+    there = {file.path for file in listed}
+    return [path for path in covered if path not in there]
+
+
+def _gone_note(gone: Sequence[str]) -> list[str]:
     return [f"{counted(len(gone), 'planned input file')} no longer listed: {named(gone)}"] if gone else []
 
 

@@ -114,7 +114,7 @@ def test_a_plan_comes_back_from_its_rows(fragments: list[Fragment], size: int | 
     shards = make_shards(fragments, size, 3, "f")
     rows = list(to_rows(shards))
     assert from_rows(rows) == shards
-    assert all(tuple(row) == planning.COLUMNS for row in rows)
+    assert all(len(row) == len(planning.COLUMNS) for row in rows)
 
 
 @given(inputs(), SIZES)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import ConfigError, Incomplete
+from runner.locations import absolute
+from runner.parallel import mapped
 from runner.sources import partitions
 from runner.sources.filters import filter_columns as filter_columns
 from runner.sources.filters import filter_expression
-from runner.sources.formats import Arrow, Format, FormatName, Look, Orc
-from runner.sources.listing import list_files, nearest_existing
+from runner.sources.formats import Arrow, Format, FormatName, Look, Orc, first_line
+from runner.sources.listing import list_entries, nearest_existing, once
+from runner.sources.opening import opened
 from runner.sources.parquet import Parquet
 from runner.sources.reader import FilesReader as FilesReader
-from runner.sources.schemas import Shared
+from runner.sources.reader import remedy
+from runner.sources.schemas import Shared, shortened
+from runner.sources.signature import HEAD, OWN, hint
 from runner.sources.text import Csv, Jsonl
 from runner.transience import is_transient
 from runner.types import File, Filters, Fragment
@@ -24,7 +29,8 @@ from runner.types import File, Filters, Fragment
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARALLEL_FOOTERS = 16
+TEXT = frozenset({"csv", "jsonl"})  # an empty file is one without rows
+ALLOWED = "(source.allow_empty=true makes an empty input a success)"
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,27 @@ class Files:
         Raises:
             ConfigError: There is none, and `allow_empty` is false.
         """
-        for name in ("_listed", "_partition_types"):
+        for name in ("_entries", "_listed", "_partition_types"):
             vars(self).pop(name, None)  # asked again, the storage is listed again
+        if not self.allow_empty and (
+            idle := [path for path, found in zip(self._paths, self._entries, strict=True) if not found]
+        ):
+            raise ConfigError(shortened([self._nothing(path) for path in idle]))
         found = self._listed
         if self.partitioning and self.filters:
             found = partitions.prune(found, self._partition_types, self.filters)
         if not found and not self.allow_empty:
-            raise ConfigError(self._nothing())
+            raise ConfigError(self._excluded())
         return list(found)
+
+    @cached_property
+    def _entries(self) -> list[list[File]]:
+        return list_entries(self._paths, self.storage_options)
 
     @cached_property
     def _listed(self) -> list[File]:
         """Kept from `files` to `inspect`: what is pruned and what is read agree on the types of the partitions."""
-        return list_files(self._paths, self.storage_options)
+        return once(self._entries)
 
     @cached_property
     def _partition_types(self) -> dict[str, pa.DataType]:
@@ -82,17 +96,20 @@ class Files:
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else list(self.path)
 
-    def _nothing(self) -> str:
+    def _excluded(self) -> str:
         paths = self._paths
+        if not paths:
+            return f"source.path=[]: expected at least one path {ALLOWED}"
         shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-        remedy = "(source.allow_empty=true makes an empty input a success)"
-        if self._listed:
-            return (
-                f"source.filters={self.filters}: exclude all {len(self._listed)} files of source.path={shown} {remedy}"
-            )
-        there = nearest_existing(paths[0], self.storage_options) if paths else ""
-        hint = f"; {there} exists, what should be below it does not" if there and there != paths[0] else ""
-        return f"source.path={shown}: no files match{hint} {remedy}"
+        return f"source.filters={self.filters}: exclude all {len(self._listed)} files of source.path={shown} {ALLOWED}"
+
+    def _nothing(self, path: str) -> str:
+        """An entry without a file: other entries' files do not make up for it."""
+        there = nearest_existing(path, self.storage_options)
+        hint = f"; {there} exists, what should be below it does not" if there and there != path else ""
+        if there and there == absolute(path):
+            hint = "; the folder holds no file, or only names that begin with _ or ."
+        return f"source.path={path}: no files match{hint} {ALLOWED}"
 
     def inspect(
         self, files: Sequence[File], needed: Mapping[str, str] | None = None
@@ -103,16 +120,14 @@ class Files:
             ConfigError: Files that cannot be read or lack a needed column, or whose schemas differ: which and how.
         """
         fragments: list[Fragment] = []
-        text = self.format in {"csv", "jsonl"}
-        shared = Shared(self._offered(needed), inferred=text, keys=self.format == "jsonl")
-        with ThreadPoolExecutor(PARALLEL_FOOTERS) as pool:
-            for file, look in zip(files, pool.map(self._look, files), strict=True):
-                if isinstance(look, str):
-                    shared.problems.append(look)
-                    continue
-                fragments += look.fragments
-                if look.schema is not None:
-                    shared.add(file.path, look.schema)
+        shared = Shared(self._offered(needed), inferred=self.format in TEXT, keys=self.format == "jsonl")
+        for file, look in zip(files, mapped(self._look, files), strict=True):
+            if isinstance(look, str):
+                shared.problems.append(look)
+                continue
+            fragments += look.fragments
+            if look.schema is not None:
+                shared.add(file.path, look.schema, look.unusable)
         schema = shared.result()
         if schema is not None:
             filter_expression(self.filters, schema)  # what does not fit the data is told now, not by a worker
@@ -133,20 +148,29 @@ class Files:
         return offered if needed is None else needed
 
     def _look(self, file: File) -> Look | str:
-        if file.size == 0:
+        if file.size == 0 and self.format in TEXT:
             return Look([Fragment(file, 0, 0)], None)
+        if file.size == 0:
+            return f"source.path: {file.path} is empty, which no {self.format} file is: was its upload cut off{remedy(file.path)}"
         try:
             look = self._format.look(file, self.storage_options)
+            partitions.refuse_twice(file.folder if self.partitioning else "")
         except Exception as error:
-            told = f"source.path: {file.path} cannot be read as {self.format}: {_first_line(error)}"
+            told = f"source.path: {file.path} cannot be read as {self.format}: {first_line(error)}"
             if is_transient(error):
                 raise Incomplete(told) from error
-            return told
+            return f"{told}{'' if type(error) is ValueError else self._hint(file)}{remedy(file.path)}"
         if look.schema is None:
             return look
         return look._replace(
             schema=partitions.with_partitions(look.schema, self._partition(file), self._types_of(file))
         )
+
+    def _hint(self, file: File) -> str:
+        """What a file that is not of its format looks like."""
+        with contextlib.suppress(Exception), opened(file.path, self.storage_options, HEAD) as stored:
+            return hint(stored, OWN[self.format]) if self.format in OWN else ""
+        return ""
 
     def _partition(self, file: File) -> dict[str, str | None]:
         return partitions.parse(file.folder) if self.partitioning else {}
@@ -170,7 +194,3 @@ class Files:
             "orc": Orc(),
         }
         return kinds[self.format]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

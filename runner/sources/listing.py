@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from sys import intern
 from typing import Any
 
 from runner.errors import ConfigError, Incomplete, RunnerError
 from runner.locations import (
     MAGIC,
-    Infos,
+    Found,
     absolute,
-    find_files,
     info,
     is_local,
     locate,
     match,
+    on_disk,
     plain_segments,
     spell,
+    stream_files,
 )
 from runner.transience import is_transient
 from runner.types import File
 
 PARALLEL = 16
 VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
+
+LINK = "is a link to nothing: mend or remove it"
+SIZELESS = "has a size that its server does not tell, so it may look empty: fetch it first"
 
 
 def list_files(paths: Sequence[str], options: Mapping[str, Any]) -> list[File]:
@@ -36,11 +42,24 @@ def list_files(paths: Sequence[str], options: Mapping[str, Any]) -> list[File]:
         ConfigError: An entry that cannot be listed.
         Incomplete: One that cannot be listed now.
     """
-    found: dict[str, File] = {}
+    return once(list_entries(paths, options))
+
+
+def list_entries(paths: Sequence[str], options: Mapping[str, Any]) -> list[list[File]]:
+    """`list_files`, entry by entry: a file that several name is in each."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        for files in pool.map(lambda entry: _listed(entry, options), paths):
-            for file in files:
-                found.setdefault(file.path.replace("://anonymous@", "://", 1), file)
+        return list(pool.map(lambda entry: _listed(entry, options), paths))
+
+
+def once(entries: Sequence[list[File]]) -> list[File]:
+    """The files of all entries in order, each once."""
+    return entries[0] if len(entries) == 1 else _once(chain.from_iterable(entries))
+
+
+def _once(files: Iterable[File]) -> list[File]:
+    found: dict[str, File] = {}
+    for file in files:
+        found.setdefault(file.path.replace("://anonymous@", "://", 1), file)
     return list(found.values())
 
 
@@ -53,18 +72,19 @@ def _listed(entry: str, options: Mapping[str, Any]) -> list[File]:
         told = f"source.path={entry}: cannot be listed: {type(error).__name__}: {error}"
         if is_transient(error):
             raise Incomplete(told) from error
-        raise ConfigError(f"{told} (source.storage_options hold credentials)") from error
+        raise ConfigError(told if is_local(entry) else f"{told} (source.storage_options hold credentials)") from error
 
 
 def _expand(entry: str, options: Mapping[str, Any]) -> Iterator[File]:
+    """Of what a storage tells about each file, only name, size and version are kept: there may be millions."""
     fs, path = locate(entry, options)
     root, found = _find(fs, path.rstrip("/") or "/")
-    for name in sorted(found):
+    for name, size, version in sorted((name, what["size"], _version(what)) for name, what in found):
         below = name.removeprefix(root).lstrip("/")
         if not _hidden(below):
-            yield File(
-                _spelled(fs, name, entry), found[name]["size"] or 0, _version(found[name]), posixpath.dirname(below)
-            )
+            if size is None:
+                raise ConfigError(f"source.path={entry}: {name} {LINK if on_disk(fs) else SIZELESS}")
+            yield File(_spelled(fs, name, entry), size, version, intern(posixpath.dirname(below)))
 
 
 def _spelled(fs: Any, name: str, entry: str) -> str:
@@ -75,25 +95,30 @@ def _spelled(fs: Any, name: str, entry: str) -> str:
     return spell(fs, name, entry)
 
 
-def _find(fs: Any, path: str) -> tuple[str, Infos]:
-    """The root that hidden names and partitions are counted from, and the infos of the files below it by path."""
+def _find(fs: Any, path: str) -> tuple[str, Found]:
+    """The root that hidden names and partitions are counted from, and the files below it, each with its info."""
     there = info(fs, path)
     if there is None and MAGIC & set(path):
         return _matching(fs, path)
     if there is None:
-        return path, {}
+        return path, iter(())
     if there["type"] == "file":
-        return path, {path: there}
+        return path, iter([(path, there)])
     if there["type"] != "directory":
         raise ConfigError(f"source.path={path}: is neither a file nor a folder")
-    return path, find_files(fs, path)
+    return path, stream_files(fs, path)
 
 
-def _matching(fs: Any, pattern: str) -> tuple[str, Infos]:
-    found: Infos = {}
-    for path, what in match(fs, pattern).items():
-        found |= {path: what} if what["type"] == "file" else find_files(fs, path) if what["type"] == "directory" else {}
+def _matching(fs: Any, pattern: str) -> tuple[str, Found]:
+    found = (each for path, what in match(fs, pattern) for each in _files_of(fs, path, what))
     return "/".join(pattern.split("/")[: plain_segments(pattern)]), found
+
+
+def _files_of(fs: Any, path: str, what: dict[str, Any]) -> Found:
+    """A file itself; of a folder, all files below it."""
+    if what["type"] in {"file", "link"}:
+        return iter([(path, what)])
+    return stream_files(fs, path) if what["type"] == "directory" else iter(())
 
 
 def _hidden(below: str) -> bool:

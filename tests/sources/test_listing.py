@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import fsspec
 import pytest
+from servers import S3Server
 
 from runner.errors import ConfigError
-from runner.locations import absolute, find_files, locate, match, spell
+from runner.locations import absolute, children, find_files, locate, match, spell, stream_files
 from runner.sources.listing import list_files
 
 
@@ -96,9 +98,30 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "in" / "file.x").symlink_to(tmp_path / "real" / "a.x")
     (tmp_path / "in" / "folder").symlink_to(tmp_path / "real" / "deep")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
-    (tmp_path / "in" / "nothing.x").symlink_to(tmp_path / "gone")
+    (tmp_path / "in" / ".#lock").symlink_to(tmp_path / "gone")
     assert listed(tmp_path, "in") == ["in/file.x", "in/folder/b.x"]
     assert listed(tmp_path, "in/*.x") == ["in/file.x"]
+
+
+@pytest.mark.parametrize("entry", ["in", "in/*.x", "**/*.x"])
+def test_a_link_to_nothing_is_refused_by_name(tmp_path: Path, entry: str) -> None:
+    """Data that was not fetched must not look like data that is not there."""
+    touch(tmp_path, "in/a.x")
+    (tmp_path / "in" / "nothing.x").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"in/nothing\.x is a link to nothing"):
+        listed(tmp_path, entry)
+
+
+def test_a_file_whose_size_nobody_tells_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken as empty, all of its rows would be lost without a word."""
+    import fsspec
+
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/sizes/a.x", b"x")
+    info = type(fs).info
+    monkeypatch.setattr(type(fs), "info", lambda self, path, **more: {**info(self, path, **more), "size": None})
+    with pytest.raises(ConfigError, match=r"a\.x has a size that its server does not tell"):
+        list_files(["memory://sizes/a.x"], {})
 
 
 def test_what_is_neither_file_nor_folder_is_refused_by_name_and_skipped_in_folders(tmp_path: Path) -> None:
@@ -138,8 +161,74 @@ def test_a_listing_is_whole_or_an_error_on_any_storage() -> None:
     with pytest.raises(PermissionError):
         find_files(fs, "top")
     with pytest.raises(PermissionError):
-        match(fs, "top/*/x")
-    assert list(match(fs, "top/a*")) == ["top/a"]
+        list(match(fs, "top/*/x"))
+    assert [path for path, _ in match(fs, "top/a*")] == ["top/a"]
+
+
+class Told(dict[str, Any]):
+    """What a storage tells about a file; remembers how many are held at once."""
+
+    held = most = 0
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        Told.held += 1
+        Told.most = max(Told.most, Told.held)
+
+    def __del__(self) -> None:
+        Told.held -= 1
+
+
+class Large(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """Twenty folders of twenty files."""
+
+    protocol = "large"
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ARG002
+        kind = "directory" if path == "top" else "file"
+        return [Told(name=f"{path}/{i:02}", type=kind, size=i, ETag=f"{path}{i}", more="x" * 999) for i in range(20)]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        if "*" in path:
+            raise FileNotFoundError(path)
+        return {"name": path, "type": "directory", "size": 0}
+
+
+@pytest.mark.parametrize("entry", ["large://top", "large://top/*/*", "large://top/**"])
+def test_what_a_storage_tells_about_a_file_is_not_kept(entry: str) -> None:
+    fsspec.register_implementation("large", Large, clobber=True)
+    Told.most = Told.held
+    assert len(list_files([entry], {})) == 400
+    assert Told.most < 100, "of two folders at most, the one within the other"
+
+
+def test_files_of_a_folder_share_its_name() -> None:
+    fsspec.register_implementation("large", Large, clobber=True)
+    assert len({id(file.folder) for file in list_files(["large://top"], {})}) == 20
+
+
+def test_s3_is_listed_page_by_page(s3: S3Server) -> None:
+    root = f"{s3.bucket}/{uuid4().hex}"
+    fs, _ = locate(f"s3://{root}", s3.storage_options)
+    for name in ("a", "b", "c/d", "c/e/f", "g"):
+        fs.pipe_file(f"{root}/{name}", name.encode())
+    pages, plain = [], fs.call_s3
+
+    def counted(method: str, **request: Any) -> Any:
+        pages.append(method)
+        return plain(method, **request, MaxKeys=2)
+
+    fs.call_s3 = counted
+    try:
+        found = dict(stream_files(fs, root))
+        below = {path: what["type"] for path, what in children(fs, root)}
+    finally:
+        del fs.call_s3
+    assert {path: (what["size"], what["ETag"]) for path, what in found.items()} == {
+        path: (what["size"], what["ETag"]) for path, what in fs.find(root, detail=True).items()
+    }
+    assert below == {f"{root}/a": "file", f"{root}/b": "file", f"{root}/c": "directory", f"{root}/g": "file"}
+    assert pages == ["list_objects_v2"] * 5
 
 
 def test_the_version_changes_when_the_content_does(tmp_path: Path) -> None:
