@@ -1,7 +1,7 @@
-"""A real Ray cluster of several nodes on this machine, held by a process of its own: `python cluster.py CPUS CPUS ...`.
+"""A real Ray cluster of several nodes on this machine, held by a process of its own: `python cluster.py NODE NODE ...`.
 
-Prints its address, then obeys lines on standard input: `kill` takes the last node down hard, `add CPUS` adds one; an end of
-input ends the cluster.
+A node is its number of CPUs, and after a slash its number of logical GPUs: `4/1`. Prints the cluster's address, then obeys
+lines on standard input: `kill` takes the last node down hard, `add NODE` adds one; an end of input ends the cluster.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ QUICK_DEATHS = {
 }
 
 
-def main(cpus: list[int]) -> None:
+def described(node: str) -> dict[str, int]:
+    cpus, _, gpus = node.partition("/")
+    return {"num_cpus": int(cpus), "num_gpus": int(gpus or 0)}
+
+
+def main(head: str, *others: str) -> None:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "_system_config": QUICK_DEATHS})
-    nodes = [cluster.add_node(num_cpus=count) for count in cpus[1:]]
+    cluster = Cluster(initialize_head=True, head_node_args={**described(head), "_system_config": QUICK_DEATHS})
+    nodes = [cluster.add_node(**described(node)) for node in others]
     cluster.wait_for_nodes()
     print(cluster.address, flush=True)
     for line in sys.stdin:
-        word, _, count = line.strip().partition(" ")
+        word, _, node = line.strip().partition(" ")
         if word == "kill":
             cluster.remove_node(nodes.pop(), allow_graceful=False)
         elif word == "add":
-            nodes.append(cluster.add_node(num_cpus=int(count)))
+            nodes.append(cluster.add_node(**described(node)))
         print("done", flush=True)
     cluster.shutdown()
 
 
 if __name__ == "__main__":
-    main([int(count) for count in sys.argv[1:]])
+    main(*sys.argv[1:])

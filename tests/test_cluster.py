@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import pytest
 from test_job import parts, predicted, write_input
@@ -37,8 +38,9 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def started(*cpus: int) -> Iterator[RunningCluster]:
-    command = [sys.executable, str(TESTS / "cluster.py"), *map(str, cpus)]
+def started(*nodes: str) -> Iterator[RunningCluster]:
+    """A cluster of these nodes: CPUs, and after a slash logical GPUs."""
+    command = [sys.executable, str(TESTS / "cluster.py"), *nodes]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
     )
@@ -55,7 +57,7 @@ def started(*cpus: int) -> Iterator[RunningCluster]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RunningCluster]:
     """Two nodes of one CPU each."""
-    with started(1, 1) as running:
+    with started("1", "1") as running:
         yield running
 
 
@@ -127,7 +129,7 @@ def test_what_never_fits_a_cluster_ends_after_a_bounded_wait(cluster: RunningClu
 @pytest.mark.parametrize("mode", ["tasks", "actors"])
 def test_a_node_that_dies_costs_no_row(tmp_path: Path, mode: str) -> None:
     write_input(tmp_path / "in", files=30)
-    with started(1, 1) as cluster:
+    with started("1", "1") as cluster:
         given = [f"mode={mode}", "model._target_=predictors.slow", "model.seconds=0.1", f"sink.path={tmp_path}/out"]
         running = subprocess.Popen(
             command(tmp_path, cluster.address, *given),
@@ -148,7 +150,7 @@ def test_a_node_that_dies_costs_no_row(tmp_path: Path, mode: str) -> None:
 def test_a_cluster_that_shrinks_to_nothing_ends_the_job(tmp_path: Path, mode: str) -> None:
     """And the same command finishes once there is a node again."""
     write_input(tmp_path / "in", files=30)
-    with started(0, 1) as cluster:
+    with started("0", "1") as cluster:
         given = [f"mode={mode}", "model._target_=predictors.slow", "model.seconds=0.1", f"sink.path={tmp_path}/out"]
         arguments = command(tmp_path, cluster.address, *given)[3:]
         running = subprocess.Popen(
@@ -167,6 +169,106 @@ def test_a_cluster_that_shrinks_to_nothing_ends_the_job(tmp_path: Path, mode: st
         done = executed(tmp_path, cluster.address, *given)
     assert done.returncode == 0, done.stderr
     assert predicted(tmp_path) == [2 * x for x in range(750)]
+
+
+# ---------------------------------------------------------------- growing
+
+
+@pytest.mark.parametrize("mode", [["mode=tasks"], ["mode=actors", "mode.max_size=3"]])
+def test_a_job_takes_the_nodes_that_join_it(tmp_path: Path, mode: list[str]) -> None:
+    """At first two calls fit, or one runs and the next actor is pending; with the new node three run at once."""
+    write_input(tmp_path / "in", files=90)
+    (tmp_path / "traces").mkdir()
+    with started("1") as cluster:
+        running = subprocess.Popen(
+            command(tmp_path, cluster.address, *mode, *traced(tmp_path, 0.1)),
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        _wait_for_parts(tmp_path, 4, running)
+        cluster.tell("add 2")
+        _, errors = running.communicate(timeout=200)
+    assert running.returncode == 0, errors
+    assert predicted(tmp_path) == [2 * x for x in range(2250)]
+    assert at_once(traces(tmp_path, "call")) == 3
+
+
+def test_an_actor_that_never_starts_does_not_keep_the_job_from_ending(cluster: RunningCluster, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=12)
+    given = ["model._target_=predictors.slow", "model.seconds=0.1", f"sink.path={tmp_path}/out"]
+    done = executed(tmp_path, cluster.address, "mode=actors", "mode.max_size=5", *given)
+    assert done.returncode == 0, done.stderr
+    assert predicted(tmp_path) == [2 * x for x in range(300)]
+
+
+# ---------------------------------------------------------------- placement, on three nodes with a logical GPU each
+
+
+class Trace(NamedTuple):
+    """What `predictors.tracing` leaves."""
+
+    what: str
+    process: str
+    node: str
+    gpus: str
+    begin: float
+    end: float
+
+
+def traced(tmp_path: Path, seconds: float) -> list[str]:
+    model = ["model._target_=predictors.tracing", f"model.folder={tmp_path}/traces", f"model.seconds={seconds}"]
+    return [*model, "predict.load_on=worker", f"sink.path={tmp_path}/out"]
+
+
+def traces(tmp_path: Path, what: str) -> list[Trace]:
+    found = [path.name.split("-") for path in (tmp_path / "traces").glob(f"{what}-*")]
+    return [Trace(what, process, node, gpus, float(begin), float(end)) for _, process, node, gpus, begin, end in found]
+
+
+def at_once(calls: Iterable[Trace]) -> int:
+    """How many overlapped, at most."""
+    steps = sorted([(call.begin, 1) for call in calls] + [(call.end, -1) for call in calls])
+    return max(accumulate(step for _, step in steps))
+
+
+@pytest.fixture(scope="module")
+def wide() -> Iterator[RunningCluster]:
+    with started("4/1", "4/1", "4/1") as running:
+        yield running
+
+
+@pytest.fixture
+def calls(wide: RunningCluster, tmp_path: Path) -> Callable[..., list[Trace]]:
+    """The calls of a job that ran there."""
+
+    def executed_there(*given: str) -> list[Trace]:
+        write_input(tmp_path / "in", files=36)
+        (tmp_path / "traces").mkdir()
+        done = executed(tmp_path, wide.address, *traced(tmp_path, 0.1), *given)
+        assert done.returncode == 0, done.stderr
+        assert predicted(tmp_path) == [2 * x for x in range(900)]
+        return traces(tmp_path, "call")
+
+    return executed_there
+
+
+@pytest.mark.parametrize("mode", [["mode=tasks", "mode.max_in_flight=3"], ["mode=actors", "num_actors=3"]])
+def test_spread_reaches_every_node(calls: Callable[..., list[Trace]], mode: list[str]) -> None:
+    """With room for all of it on one node."""
+    assert len({call.node for call in calls(*mode, "resources.scheduling_strategy=SPREAD")}) == 3
+
+
+@pytest.mark.parametrize("mode", ["tasks", "actors"])
+def test_two_workers_share_a_gpu(calls: Callable[..., list[Trace]], tmp_path: Path, mode: str) -> None:
+    made = calls(f"mode={mode}", "resources.num_gpus=0.5")
+    nodes = {call.node: [each for each in made if each.node == call.node] for call in made}
+    assert max(at_once(there) for there in nodes.values()) == 2
+    assert {call.gpus for call in made} == {"0"}, "Ray numbers the GPUs of each node from 0"
+    loads = traces(tmp_path, "load")
+    assert len(loads) == len({load.process for load in loads}), "a process loaded the model more than once"
+    assert len(loads) <= 12 < len(made), "processes were not used again"
 
 
 def _wait_for_parts(tmp_path: Path, count: int, running: subprocess.Popen[str]) -> None:

@@ -1,4 +1,7 @@
-"""Ray actors: a pool of predictors that each hold the model. A dead one is replaced; what it had queued goes back."""
+"""Ray actors: a pool of predictors that each hold the model. A dead one is replaced; what it had queued goes back.
+
+A pool of a fixed size, or one that grows while work waits and shrinks when it is idle.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,42 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.errors import Incomplete
 from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
-from runner.modes.session import Starvation, capacity, is_private, remote_options
+from runner.modes.session import Watch, capacity, is_private, remote_options
 from runner.signals import Signals
 from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Resources, Seconds, Setup, Work
 
-STILLBORN = 3  # actors in a row that never came up, before the job gives in
+STILLBORN = 3  # actors in a row that never came up, before a job that has no other gives in
+
+
+class Bounds(NamedTuple):
+    """How many actors a pool has, at least and at most; the same twice for a pool of a fixed size."""
+
+    fewest: int
+    most: int
 
 
 @dataclass(frozen=True)
 class Actors:
-    """A pool of a fixed size.
+    """A pool of a fixed size, or one between two bounds.
 
     Attributes:
-        size: Actors; `auto` is as many as fit.
-        max_tasks_in_flight_per_actor: Calls queued on one actor, the running one included.
+        size: Actors of a pool of a fixed size; `auto` is as many as fit.
+        min_size: Actors that a pool keeps when it is idle; `None` beside `max_size` is 1.
+        max_size: Actors that a pool may have while work waits; `None` beside `min_size` is as many as fit at the start.
+        idle_timeout: Seconds without a call, and without work that waits, after which an actor above `min_size` is ended.
+        max_tasks_in_flight_per_actor: Calls queued on one actor, the running one included; 1 while the pool may still grow.
         ready_timeout: Seconds for the first actor to come up.
     """
 
     size: Positive | Auto = "auto"
+    min_size: Positive | None = None
+    max_size: Positive | None = None
+    idle_timeout: Seconds = 60.0
     max_tasks_in_flight_per_actor: Positive = 2
     ready_timeout: Seconds = 300.0
 
@@ -41,7 +57,7 @@ class Actors:
         """
         model.begin()
         found = capacity(setup)
-        pool = ActorPool(self, box(model, setup), setup.resources, self._size(found, setup))
+        pool = ActorPool(self, box(model, setup), setup.resources, self._bounds(found, setup))
         pool.start(setup.signals)
         return pool
 
@@ -49,18 +65,24 @@ class Actors:
         """By what each node has in all."""
         return capacity(setup)
 
-    def _size(self, found: Fit, setup: Setup) -> int:
-        if self.size == "auto":
-            return found.count
-        if self.size <= found.count:
-            return self.size
-        if is_private():
-            setup.say(f"num_actors={self.size}: {found.count} fit ({found.arithmetic}); running with {found.count}")
-            return found.count
-        setup.say(
-            f"num_actors={self.size}: {found.count} fit now ({found.arithmetic}); the others start when the cluster has room"
-        )
-        return self.size
+    def _bounds(self, found: Fit, setup: Setup) -> Bounds:
+        if self.min_size is None and self.max_size is None:
+            size = found.count if self.size == "auto" else _affordable("num_actors", self.size, found, setup)
+            return Bounds(size, size)
+        fewest = _affordable("mode.min_size", self.min_size or 1, found, setup)
+        most = found.count if self.max_size is None else _affordable("mode.max_size", self.max_size, found, setup)
+        return Bounds(fewest, max(fewest, most))
+
+
+def _affordable(key: str, wanted: int, found: Fit, setup: Setup) -> int:
+    """As many as are wanted, or on a private Ray, whose size is final, as fit of them."""
+    if wanted <= found.count:
+        return wanted
+    if is_private():
+        setup.say(f"{key}={wanted}: {found.count} fit ({found.arithmetic}); running with {found.count}")
+        return found.count
+    setup.say(f"{key}={wanted}: {found.count} fit now ({found.arithmetic}); the others start when the cluster has room")
+    return wanted
 
 
 class _Predictor:
@@ -75,12 +97,13 @@ class _Predictor:
 
 @dataclass(eq=False)
 class _Member:
-    """One actor: what it has to do, oldest first, and whether it has come up."""
+    """One actor: what it has to do, oldest first, whether it has come up, and since when it has had no call."""
 
     handle: Any
     birth: Any
     up: bool = False
     calls: deque[tuple[int, Any]] = field(default_factory=deque)
+    idle_since: float = field(default_factory=time.monotonic)
 
     def references(self) -> list[Any]:
         return [self.calls[0][1] if self.calls else None] if self.up else [self.birth]
@@ -89,24 +112,25 @@ class _Member:
 class ActorPool:
     """Actors and their queues."""
 
-    def __init__(self, mode: Actors, model: Box, resources: Resources, size: int) -> None:
+    def __init__(self, mode: Actors, model: Box, resources: Resources, bounds: Bounds) -> None:
         """Take what every actor, also a later one, is made of."""
         import ray
 
-        self._mode, self._model, self._size = mode, model, size
+        self._mode, self._model, self._bounds = mode, model, bounds
         self._class: Any = ray.remote(_Predictor).options(
             **remote_options(resources), max_restarts=0, max_task_retries=0
         )
-        self._starvation = Starvation(resources)
+        self._watch = Watch(resources)
         self._members: list[_Member] = []
         self._returned: list[Done] = []
         self._stillborn = 0
+        self._work_waited = 0.0  # when it last did
 
     def start(self, signals: Signals) -> None:
-        """Create all actors and wait for the first, unless somebody asks to stop."""
-        self._members = [self._create() for _ in range(self._size)]
+        """Create the fewest actors and wait for the first, unless somebody asks to stop."""
+        self._members = [self._create() for _ in range(self._bounds.fewest)]
         deadline = time.monotonic() + self._mode.ready_timeout
-        while not any(member.up for member in self._members) and not signals.asked():
+        while not self._up() and not signals.asked():
             if time.monotonic() > deadline:
                 raise Incomplete(
                     f"mode.ready_timeout={self._mode.ready_timeout:g}: no actor came up within that many seconds"
@@ -117,21 +141,53 @@ class ActorPool:
         handle = self._class.remote()
         return _Member(handle, handle.ready.remote())
 
+    def _up(self) -> list[_Member]:
+        return [member for member in self._members if member.up]
+
+    # ------------------------------------------------ growing and shrinking
+
     def room(self) -> int:
-        """Free places in the queues of actors that are up."""
-        return sum(
-            self._mode.max_tasks_in_flight_per_actor - len(member.calls) for member in self._members if member.up
-        )
+        """Free places in the queues of actors that are up; while the pool may grow nothing is queued, for those that come."""
+        deep = 1 if self._may_grow() else self._mode.max_tasks_in_flight_per_actor
+        return sum(max(0, deep - len(member.calls)) for member in self._up())
+
+    def _may_grow(self) -> bool:
+        return len(self._members) < self._bounds.most
+
+    def grow(self) -> None:
+        """Create an actor, unless as many are coming as are up; it may stay pending, and then shows what is wanted."""
+        self._work_waited = time.monotonic()
+        if self._may_grow() and len(self._members) < 2 * len(self._up()):
+            self._members.append(self._create())
+
+    def _shrink(self) -> None:
+        """End actors that nobody has needed for long, those that are still coming first."""
+        spare = len(self._members) - self._bounds.fewest
+        if spare <= 0:
+            return
+        needed = time.monotonic() - self._mode.idle_timeout
+        idle = [each for each in self._members if not each.calls and max(each.idle_since, self._work_waited) < needed]
+        for member in sorted(idle, key=lambda each: each.up)[:spare]:
+            self._end(member)
+
+    def _end(self, member: _Member) -> None:
+        import ray
+
+        ray.kill(member.handle)
+        self._members.remove(member)
+
+    # ------------------------------------------------ calls
 
     def submit(self, ticket: int, work: Work) -> None:
         """Queue a call on the actor with the shortest queue."""
-        member = min((member for member in self._members if member.up), key=lambda member: len(member.calls))
+        member = min(self._up(), key=lambda member: len(member.calls))
         member.calls.append((ticket, member.handle.execute.remote(self._model, work)))
 
     def wait(self, timeout: float) -> list[Done]:
         """Everything that has finished once something has; actors that died are replaced."""
         import ray
 
+        self._shrink()
         if self._returned:
             returned, self._returned = self._returned, []
             return returned
@@ -144,7 +200,7 @@ class ActorPool:
         ready, _ = ray.wait(list(heads), num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(list(heads), num_returns=len(heads), timeout=0)
-        self._starvation.check(progressed=bool(ready))
+        self._watch.check(progressed=bool(ready))
         return [done for reference in ready for done in self._collect(heads[reference])]
 
     def _collect(self, member: _Member) -> Iterator[Done]:
@@ -152,12 +208,13 @@ class ActorPool:
             self._collect_birth(member)
             return
         ticket, reference = member.calls.popleft()
+        member.idle_since = time.monotonic()
         result = result_of(reference)
         yield Done(ticket, result)
         if isinstance(result, Lost) and result.counted:
             yield from (Done(queued, Lost(result.reason, counted=False)) for queued, _ in member.calls)
             if killed_for_memory(result) and len(self._members) > 1:
-                self._members.remove(member)  # fewer at once, for the rest of the job
+                self._forgo(member)
             else:
                 self._replace(member)
 
@@ -168,17 +225,23 @@ class ActorPool:
             ray.get(member.birth)
         except ray.exceptions.RayError as error:
             self._stillborn += 1
-            if self._stillborn >= STILLBORN:
+            if self._stillborn >= STILLBORN and not self._up():
                 raise Incomplete(f"mode=actors: {self._stillborn} actors in a row did not come up: {error}") from error
             self._replace(member)
         else:
-            member.up, self._stillborn = True, 0
+            member.up, member.idle_since, self._stillborn = True, time.monotonic(), 0
 
     def _replace(self, member: _Member) -> None:
         import ray
 
         ray.kill(member.handle)
         self._members[self._members.index(member)] = self._create()
+
+    def _forgo(self, member: _Member) -> None:
+        """Do without an actor for the rest of the job: its node has not the memory for so many."""
+        self._members.remove(member)
+        most = len(self._members)
+        self._bounds = Bounds(min(self._bounds.fewest, most), most)
 
     def running(self) -> list[int]:
         """The head of each queue."""
@@ -193,13 +256,10 @@ class ActorPool:
         self._replace(member)
 
     def workers(self) -> int:
-        """Actors, up or coming."""
-        return len(self._members)
+        """Actors that are up; of those that are still coming, only as many as the pool is never without."""
+        return max(len(self._up()), self._bounds.fewest)
 
     def close(self) -> None:
         """End all actors; the session stays for the next job."""
-        import ray
-
-        for member in self._members:
-            ray.kill(member.handle)
-        self._members = []
+        for member in list(self._members):
+            self._end(member)

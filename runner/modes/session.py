@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import ConfigError, Incomplete
@@ -15,11 +16,26 @@ from runner.types import Fit, RayOptions, Resources, Setup
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
 KNOCK_SECONDS = 10.0
-LOOK_SECONDS = 2.0  # between two looks at a cluster from which nothing comes back
+LOOK_SECONDS = 2.0  # between two looks at what the nodes of a cluster offer
 TOKEN_LOGGER = (
     "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
 )
-_joined: dict[str, bool] = {}  # whether the session of this process is private
+
+
+@dataclass
+class _Joined:
+    """The session of this process.
+
+    Attributes:
+        private: Whether this process started it.
+        start_seconds: What that took the present job.
+    """
+
+    private: bool = False
+    start_seconds: float = 0.0
+
+
+_joined = _Joined()
 
 
 def connect(options: RayOptions, say: Callable[[str], None]) -> None:
@@ -30,6 +46,7 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
     """
     import ray
 
+    _joined.start_seconds = 0.0
     if ray.is_initialized():
         return
     address = options.address or os.environ.get("RAY_ADDRESS") or "local"
@@ -40,11 +57,13 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
         say(f"ray: joining the cluster at {address} ({named})")
     _knock(address)
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
+    started = time.monotonic()
     try:
         ray.init(address=address, **_init_options(options, private=private))
     except Exception as error:  # Ray raises a plain Exception where a node does not come up in time
         raise Incomplete(f"ray.address={address}: Ray does not start or answer there: {error}") from error
-    _joined["private"] = private
+    _joined.private = private
+    _joined.start_seconds = time.monotonic() - started if private else 0.0
 
 
 def _knock(address: str) -> None:
@@ -82,7 +101,12 @@ def disconnect() -> None:
 
 def is_private() -> bool:
     """Whether this process started the Ray it uses: then its size is final."""
-    return _joined.get("private", False)
+    return _joined.private
+
+
+def start_seconds() -> float:
+    """What it took to start a private Ray for the present job; 0 if none was started."""
+    return _joined.start_seconds
 
 
 def nodes() -> list[dict[str, float]]:
@@ -137,38 +161,44 @@ def _wait_for_autoscaler(setup: Setup, message: str) -> Fit:
     return found
 
 
-class Starvation:
-    """Notices a cluster that has shrunk until nothing fits: what is queued there would wait for ever."""
+class Watch:
+    """How many workers fit the cluster, by a look every few seconds: nodes join and leave.
+
+    Notices too when none fits any more: what is queued there would wait for ever.
+    """
 
     def __init__(self, resources: Resources) -> None:
         """Take what one worker asks for."""
         self._resources = resources
+        self._found = Fit(0, "not looked yet")
         self._next_look = 0.0
         self._since: float | None = None
 
+    def fits(self) -> int:
+        """Workers that fit at once, as of the last look."""
+        return self._look().count
+
+    def _look(self) -> Fit:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._found, self._next_look = fit(nodes(), self._resources), now + LOOK_SECONDS
+        return self._found
+
     def check(self, *, progressed: bool) -> None:
-        """Look now and then while nothing is answered.
+        """Look while nothing is answered.
 
         Raises:
             Incomplete: Nothing has fitted for as long as a cluster gets to grow; a private Ray, whose only node is gone, gets none.
         """
-        now = time.monotonic()
-        if progressed:
-            self._since = None
-        elif now >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
-            self._look(now)
-
-    def _look(self, now: float) -> None:
-        found = fit(nodes(), self._resources)
-        if found.count:
+        if progressed or self._look().count:
             self._since = None
             return
-        self._since = now if self._since is None else self._since
         if is_private():
             raise Incomplete("ray: the daemon (raylet) of this job's private Ray has died; nothing can run any more")
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
         if now - self._since > WAIT_FOR_RESOURCES:
-            waited = f"no worker has fitted for {WAIT_FOR_RESOURCES:g} s ({found.arithmetic})"
+            waited = f"no worker has fitted for {WAIT_FOR_RESOURCES:g} s ({self._found.arithmetic})"
             raise Incomplete(f"resources: the cluster has shrunk, and {waited}")
 
 

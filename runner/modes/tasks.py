@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
-from runner.modes.session import Starvation, capacity, remote_options
+from runner.modes.session import Watch, capacity, remote_options
 from runner.types import Auto, Done, Fit, Pool, Positive, Setup, Work
 
 
@@ -16,7 +16,7 @@ class Tasks:
     """Stateless calls.
 
     Attributes:
-        max_in_flight: Calls outstanding at once; `auto` keeps one queued behind each that fits.
+        max_in_flight: Calls outstanding at once; `auto` keeps one queued behind each that fits, also when nodes join or leave.
     """
 
     max_in_flight: Positive | Auto = "auto"
@@ -31,11 +31,10 @@ class Tasks:
         import ray
 
         model.begin()
-        found = capacity(setup)
-        limit = 2 * found.count if self.max_in_flight == "auto" else self.max_in_flight
+        capacity(setup)
         # Tries are ours to count: Ray-level retries are off. Processes stay: max_calls would reload the model every time.
         remote = ray.remote(**remote_options(setup.resources), max_retries=0, max_calls=0)(execute)
-        return TaskPool(remote, box(model, setup), found, limit, Starvation(setup.resources))
+        return TaskPool(remote, box(model, setup), self.max_in_flight, Watch(setup.resources))
 
     def fits(self, setup: Setup) -> Fit:
         """By what each node has in all."""
@@ -44,18 +43,36 @@ class Tasks:
 
 @dataclass
 class TaskPool:
-    """Tasks in flight, oldest first."""
+    """Tasks in flight, oldest first.
+
+    Attributes:
+        remote: The task.
+        model: What each is given beside its work.
+        max_in_flight: Outstanding at once, as configured.
+        watch: Tells how many fit.
+        flying: Ticket to reference.
+        kills: Tasks that Ray's memory monitor took so far.
+    """
 
     remote: Any
     model: Box
-    fit: Fit
-    limit: int
-    starvation: Starvation
+    max_in_flight: int | Auto
+    watch: Watch
     flying: dict[int, Any] = field(default_factory=dict)
+    kills: int = 0
 
     def room(self) -> int:
         """Calls that may still be submitted."""
-        return self.limit - len(self.flying)
+        return self._limit() - len(self.flying)
+
+    def grow(self) -> None:
+        """Ray starts the processes; an autoscaler sees the tasks that are queued."""
+
+    def _limit(self) -> int:
+        """Never 0: what is queued where nothing fits is what an autoscaler goes by."""
+        fits = self.watch.fits()
+        limit = 2 * fits if self.max_in_flight == "auto" else self.max_in_flight
+        return max(1, min(limit, fits) - self.kills if self.kills else limit)
 
     def submit(self, ticket: int, work: Work) -> None:
         """Submit a task."""
@@ -74,17 +91,16 @@ class TaskPool:
         ready, _ = ray.wait(references, num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
-        self.starvation.check(progressed=bool(ready))
+        self.watch.check(progressed=bool(ready))
         finished = set(ready)
         tickets = [ticket for ticket, reference in self.flying.items() if reference in finished]
         done = [Done(ticket, result_of(self.flying.pop(ticket))) for ticket in tickets]
-        for _ in filter(killed_for_memory, (each.result for each in done)):
-            self.limit = max(1, min(self.limit, self.fit.count) - 1)  # fewer at once, for the rest of the job
+        self.kills += sum(killed_for_memory(each.result) for each in done)
         return done
 
     def running(self) -> list[int]:
         """The oldest calls, as many as fit."""
-        return list(self.flying)[: self.fit.count]
+        return list(self.flying)[: self.watch.fits()]
 
     def abandon(self, ticket: int) -> None:
         """Kill the worker process of a task."""
@@ -94,7 +110,7 @@ class TaskPool:
 
     def workers(self) -> int:
         """As many as fit."""
-        return self.fit.count
+        return self.watch.fits()
 
     def close(self) -> None:
         """Cancel what is in flight; the session stays for the next job."""
