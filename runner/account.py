@@ -15,7 +15,7 @@ from runner.ledger import Ledger
 from runner.progress import Progress
 from runner.quarantine import Budget
 from runner.recipe import Recorded
-from runner.report import Report
+from runner.report import Report, size
 from runner.spec import Job
 from runner.survey import Survey
 from runner.types import Failure, Receipt, Shard
@@ -28,7 +28,7 @@ class Account:
 
     def __init__(self, job: Job, show: Progress, ledger: Ledger) -> None:
         self.job, self.show, self.ledger = job, show, ledger
-        self.report = Report(ledger.run_id, ledger.store.root)
+        self.report = Report(ledger.run_id, ledger.store.root, threads=job.num_threads)
         self._started = time.monotonic()
         self._predicting = 0.0
         self._workers: set[str] = set()
@@ -87,6 +87,7 @@ class Account:
         report.bytes_in += shard.bytes
         report.bytes_out += receipt.bytes_out
         report.stages = report.stages.plus(receipt.stages)
+        report.vitals = report.vitals.plus(receipt.vitals)
         self._workers.add(receipt.worker)
         report.workers = len(self._workers)
         report.notes += [f"quarantined: {complaint}" for complaint in receipt.complaints if len(report.notes) < NOTES]
@@ -104,7 +105,10 @@ class Account:
         seen, bad = self._before[0] + self.report.rows_in, self._before[1] + self.report.rows_quarantined
         if budget.passed(bad, seen, final=final):
             first = "; ".join(note for note in self.report.notes if note.startswith("quarantined"))
-            raise JobFailed(f"{budget.told(bad, seen)}: {first}")
+            where = first or f"they are in {self.ledger.store.path('_runner/quarantine/')}"
+            raise JobFailed(
+                f"{budget.told(bad, seen)}: {where}; allow more, or mend the model and predict into another sink.path"
+            )
 
     def draining(self, number: int) -> None:
         """Say once that a signal was noticed."""
@@ -119,6 +123,13 @@ class Account:
         """The last answer is there."""
         self.report.predicting_seconds = time.monotonic() - self._predicting
         self.report.wait = max(0.0, workers * self.report.predicting_seconds - sum(self.report.stages))
+        self._tell_of_writes()
+
+    def _tell_of_writes(self) -> None:
+        vitals = self.report.vitals
+        if vitals.written_bytes > vitals.worth_telling:
+            own = f"{size(vitals.written_bytes)} of the {size(vitals.model_bytes)}"
+            self.report.notes.append(f"the model writes to its own weights: each worker holds a copy of {own}")
 
     def _end(self, error: BaseException | None) -> None:
         report = self.report

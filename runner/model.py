@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Thread
+from typing import Any
 
-from runner.types import Predictor
+from runner import weights
+from runner.errors import ConfigError
+from runner.types import Predictor, Vitals
+from runner.vitals import private_bytes
+from runner.weights import Parcel
+from runner.worker import limit_threads
 
 
 def loaded(load: Callable[[], Predictor]) -> Predictor:
@@ -23,18 +31,34 @@ def loaded(load: Callable[[], Predictor]) -> Predictor:
     return predictor
 
 
+@dataclass(frozen=True)
+class Shipment:
+    """What is packed for the workers.
+
+    Attributes:
+        held: The predictor, or the loader.
+        is_loader: Which of the two.
+        load_seconds: What the loader took on the driver, if it ran there.
+    """
+
+    held: Callable[..., Any]
+    is_loader: bool
+    load_seconds: float = 0.0
+
+
 class ModelSource:
     """Where workers get the predictor.
 
     Attributes:
         load: The loader, bound to its arguments.
-        on_driver: Whether modes call `obtain` on the driver and share what it returns.
+        on_driver: Whether the loader runs on the driver, and workers share what it returns.
     """
 
     def __init__(self, load: Callable[[], Predictor], *, on_driver: bool) -> None:
         """Take the loader; nothing is loaded yet."""
         self.load, self.on_driver = partial(loaded, load), on_driver
         self._coming: Future[Predictor] | None = None
+        self._seconds = 0.0
 
     def begin(self) -> None:
         """Start to load on the driver, beside whatever it does next."""
@@ -54,15 +78,94 @@ class ModelSource:
         return self._coming.result()
 
     def _fulfil(self, coming: Future[Predictor]) -> None:
+        started = time.perf_counter()
         try:
-            coming.set_result(self.load())
+            predictor = self.load()
         except BaseException as error:
             coming.set_exception(error)
+        else:
+            self._seconds = time.perf_counter() - started
+            coming.set_result(predictor)
 
     def is_to_blame(self, error: Exception) -> bool:
         """Whether this is what the loader raised."""
         return self._coming is not None and self._coming.done() and self._coming.exception() is error
 
+    def packed(self) -> Parcel:
+        """A `Shipment` for the workers; a predictor is theirs from now on, and this process lets go of it.
+
+        Raises:
+            ConfigError: It cannot be pickled.
+            Exception: Whatever the loader raises.
+        """
+        held = self.obtain() if self.on_driver else self.load
+        try:
+            parcel = weights.pack(Shipment(held, not self.on_driver, self._seconds))
+        except Exception as error:
+            remedy = "take predict.load_on=worker" if self.on_driver else "give plain values as the loader's arguments"
+            raise ConfigError(
+                f"predict.load_on: the model cannot be pickled to reach the workers ({error}); {remedy}"
+            ) from error
+        self._coming = None
+        return parcel
+
     def portable(self) -> bytes:
         """The loader: nothing of this process is needed to call it again."""
         return pickle.dumps((True, self.load))
+
+    def vitals(self) -> Vitals:
+        """How this process bears the model."""
+        return Vitals(private_bytes=private_bytes(), load_seconds=self._seconds)
+
+
+class Delivered:
+    """The model in a worker process: unpacked and, if it is a loader that came, loaded, at first use."""
+
+    def __init__(self, arrival: Callable[[], Parcel], num_threads: int) -> None:
+        """Take what gives the parcel, as it was sent each time, and the threads for native pools."""
+        self._arrival, self._num_threads = arrival, num_threads
+        self._parcel: Parcel | None = None
+        self._predictor: Predictor | None = None
+        self._vitals = Vitals()
+        self._looked_at = 0
+
+    def obtain(self) -> Predictor:
+        """The predictor, unpacked or loaded once.
+
+        Raises:
+            Exception: Whatever unpickling or the loader raises, each time.
+        """
+        if self._predictor is None:
+            started = time.perf_counter()
+            parcel = self._arrival()
+            shipment: Shipment = parcel.unpack()
+            self._predictor = shipment.held() if shipment.is_loader else shipment.held
+            limit_threads(self._num_threads)  # once more: the model may have brought native libraries of its own
+            self._note(parcel, shipment, time.perf_counter() - started)
+        return self._predictor
+
+    def _note(self, parcel: Parcel, shipment: Shipment, seconds: float) -> None:
+        if shipment.is_loader:
+            self._vitals = Vitals(load_seconds=seconds)
+            return
+        self._parcel, self._looked_at = parcel, private_bytes() or 0
+        self._vitals = Vitals(
+            model_bytes=parcel.size, load_seconds=shipment.load_seconds, copied=parcel.mapping is None
+        )
+
+    def portable(self) -> bytes:
+        """For a child of this process: as it arrived, without what this process has written to it since."""
+        shipment: Shipment = self._arrival().unpack()
+        return weights.portable((shipment.is_loader, shipment.held))
+
+    def vitals(self) -> Vitals:
+        """How this process bears the model now.
+
+        Pages that it has written to are only counted when its private memory has grown by as much as is worth telling:
+        the count reads an entry for each page of the model.
+        """
+        private = private_bytes()
+        if self._parcel is not None and (private or 0) - self._looked_at >= self._vitals.worth_telling > 0:
+            self._looked_at = private or 0
+            self._vitals = replace(self._vitals, written_bytes=self._parcel.written())
+        return replace(self._vitals, private_bytes=private)

@@ -1,59 +1,244 @@
-"""One copy of a model for all processes of a machine: big arrays lie in a file that each process maps.
+"""One copy of a model for all processes of a machine: mapped by each, private to whoever writes.
 
-Pages are shared until somebody writes to them: a process that changes its weights in place changes a copy of its own.
+A model is packed once: its pickle, and beside it every big buffer as it lies in memory (pickle protocol 5): arrays of numpy and what
+pickles like them, and the storages of torch's CPU tensors, so that tied weights and views stay what they are. What unpacks
+it refers to these buffers and copies none. The memory is mapped copy-on-write, both a file of our own and an object in Ray's
+store: a process that writes to its weights gets pages of its own from the kernel, and nobody else sees them.
+
+Not shared: tensors on other devices, TorchScript modules (torch saves and loads these itself), and objects that copy
+what they are given into memory of their own, as scikit-learn's forests do.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import mmap
+import os
 import pickle
 import struct
-from typing import IO, Any
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-ALIGNMENT = 64
-HEAD = struct.Struct("<Q")
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    Array = np.ndarray[Any, Any]
+
+ALIGNMENT = 64  # bytes: as torch allocates; kernels may round differently elsewhere
+NUMBER = struct.Struct("<Q")
 
 
-def save(value: Any, file: IO[bytes]) -> int:
-    """Write a value so that `load` can map its arrays.
+@dataclass(frozen=True, eq=False)
+class Parcel:
+    """A packed value.
 
-    Returns:
-        Bytes written.
+    Attributes:
+        buffers: The pickle, then the buffers it refers to.
+        mapping: The memory they lie in where that is mapped copy-on-write; `None` where it is this process's own.
+    """
+
+    buffers: Sequence[memoryview]
+    mapping: mmap.mmap | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    def unpack(self) -> Any:
+        """The value; what it writes to its buffers is written to this parcel's memory."""
+        body, *others = self.buffers
+        return pickle.loads(body, buffers=others)
+
+    def written(self) -> int:
+        """Bytes of the mapping that this process holds copies of because it wrote there; 0 where the system does not tell."""
+        if self.mapping is None:
+            return 0
+        with contextlib.suppress(OSError):
+            return _private_pages(_address(self.mapping), len(self.mapping)) * mmap.PAGESIZE
+        return 0
+
+
+# ---------------------------------------------------------------- packing
+
+
+def pack(value: Any) -> Parcel:
+    """Pack a value; the buffers are views of its own memory.
 
     Raises:
         Exception: Whatever pickling it raises.
     """
+    buffers: list[pickle.PickleBuffer] = []
+    body = _pickled(value, buffers.append)
+    return Parcel([body, *(buffer.raw() for buffer in buffers)])
+
+
+def portable(value: Any) -> bytes:
+    """A value as one pickle, for a process that shares nothing with this one."""
+    return bytes(_pickled(value, None))
+
+
+def _pickled(value: Any, keep: Callable[[pickle.PickleBuffer], Any] | None) -> memoryview:
     import cloudpickle
 
-    buffers: list[pickle.PickleBuffer] = []
-    body = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    table = pickle.dumps([view.nbytes for view in views])
-    for part in (HEAD.pack(len(table)), table, HEAD.pack(len(body)), body):
-        file.write(part)
-    for view in views:
-        file.write(bytes(-file.tell() % ALIGNMENT))
-        file.write(view)
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: ClassVar[Any] = ChainMap(_torch_reducers(), cloudpickle.Pickler.dispatch_table)
+
+    file = io.BytesIO()
+    Pickler(file, protocol=5, buffer_callback=keep).dump(value)
+    return file.getbuffer()
+
+
+def _torch_reducers() -> dict[type, Callable[[Any], Any]]:
+    """How storages are pickled, to which tensors of every kind come down; those of another device as torch does it."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    return {torch.storage.TypedStorage: _reduce_typed, torch.storage.UntypedStorage: _reduce_untyped}
+
+
+def _reduce_typed(storage: Any) -> Any:
+    untyped = storage._untyped_storage
+    return (_typed, (untyped, storage.dtype)) if untyped.device.type == "cpu" else storage.__reduce__()
+
+
+def _typed(storage: Any, dtype: torch.dtype) -> Any:
+    from torch.storage import TypedStorage
+
+    return TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+
+
+def _reduce_untyped(storage: Any) -> Any:
+    import torch
+
+    values: Any = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    return _untyped, (pickle.PickleBuffer(values),)
+
+
+def _untyped(buffer: Any) -> Any:
+    """A storage over a writable buffer, which is copied only if it is not aligned as torch's own memory is."""
+    import torch
+
+    values = torch.frombuffer(buffer, dtype=torch.uint8) if len(buffer) else torch.empty(0, dtype=torch.uint8)
+    return (values.clone() if values.data_ptr() % ALIGNMENT else values).untyped_storage()
+
+
+# ---------------------------------------------------------------- in a file
+
+
+def save(parcel: Parcel, file: IO[bytes]) -> None:
+    """Write a parcel so that `load` can map it."""
+    sizes = [buffer.nbytes for buffer in parcel.buffers]
+    for number in (len(sizes), *sizes):
+        file.write(NUMBER.pack(number))
+    for start, buffer in zip(_starts(sizes, file.tell()), parcel.buffers, strict=False):
+        file.seek(start)
+        file.write(buffer)
     file.flush()
-    return file.tell()
 
 
-def load(number: int) -> Any:
-    """Read what `save` wrote, from the number of an open file; arrays stay mapped."""
-    mapped = mmap.mmap(number, 0, access=mmap.ACCESS_COPY)
-    view = memoryview(mapped)
-    table, start = _piece(view, 0)
-    body, start = _piece(view, start)
-    buffers = []
-    for size in pickle.loads(table):
-        start += -start % ALIGNMENT
-        buffers.append(view[start : start + size])
-        start += size
-    return pickle.loads(body, buffers=buffers)
+def load(number: int) -> Parcel:
+    """Map what `save` wrote, from the number of an open file."""
+    mapping = mmap.mmap(number, 0, access=mmap.ACCESS_COPY)
+    (count,) = NUMBER.unpack_from(mapping)
+    sizes = struct.unpack_from(f"<{count}Q", mapping, NUMBER.size)
+    return Parcel(_cut(mapping, _starts(sizes, (1 + count) * NUMBER.size), sizes), mapping)
 
 
-def _piece(view: memoryview, start: int) -> tuple[memoryview, int]:
-    """A piece that its length precedes, and where the next begins."""
-    (length,) = HEAD.unpack_from(view, start)
-    first = start + HEAD.size
-    return view[first : first + length], first + length
+def _starts(sizes: Sequence[int], first: int) -> list[int]:
+    """Where buffers begin that lie one after the other, aligned, from `first` on; and where the next would."""
+    return list(accumulate((size + -size % ALIGNMENT for size in sizes), initial=first + -first % ALIGNMENT))
+
+
+def _cut(memory: mmap.mmap, starts: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
+    view = memoryview(memory)
+    return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+# ---------------------------------------------------------------- in memory that another process owns
+
+
+class _Mapping(mmap.mmap):
+    """A mapping that keeps alive what it maps: its owner might use the memory for something else."""
+
+    kept: Any = None
+
+
+def adopt(arrays: Sequence[Array]) -> Parcel:
+    """A parcel whose buffers arrived as arrays in memory that is shared and must not be written to, such as Ray's object store.
+
+    That memory is mapped once more, copy-on-write. Where the system does not let this process do so (it takes Linux, and a parent,
+    Ray's raylet, that holds the memory as an open file), the buffers are copied.
+    """
+    with contextlib.suppress(OSError, LookupError, ValueError):
+        return _mapped_again(arrays)
+    sizes = [array.nbytes for array in arrays]
+    starts = _starts(sizes, 0)
+    copies = _cut(mmap.mmap(-1, starts[-1]), starts, sizes)
+    for copy, array in zip(copies, arrays, strict=True):
+        copy[:] = array.data
+    return Parcel(copies)
+
+
+def _mapped_again(arrays: Sequence[Array]) -> Parcel:
+    spans = [(array.ctypes.data, array.nbytes) for array in arrays]
+    first, last = min(start for start, size in spans if size), max(start + size for start, size in spans)
+    file, offset = _file_below(first, last)
+    page = offset - offset % mmap.ALLOCATIONGRANULARITY
+    try:
+        mapping = _Mapping(file, offset - page + last - first, access=mmap.ACCESS_COPY, offset=page)
+    finally:
+        os.close(file)
+    mapping.kept = arrays
+    starts = [offset - page + start - first if size else 0 for start, size in spans]
+    return Parcel(_cut(mapping, starts, [size for _, size in spans]), mapping)
+
+
+def _file_below(first: int, last: int) -> tuple[int, int]:
+    """The file that is mapped at these addresses, opened through this process's parent, and the offset of the first."""
+    with open("/proc/self/maps") as lines:
+        for line in lines:
+            span, _, offset, device, node, *_ = line.split()
+            start, end = (int(address, 16) for address in span.split("-"))
+            if start <= first and last <= end:
+                major, minor = (int(number, 16) for number in device.split(":"))
+                return _opened_by_parent(os.makedev(major, minor), int(node)), int(offset, 16) + first - start
+    raise LookupError(first)
+
+
+def _opened_by_parent(device: int, node: int) -> int:
+    for file in os.scandir(f"/proc/{os.getppid()}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            found = file.stat()
+            if (found.st_dev, found.st_ino) == (device, node):
+                return os.open(file.path, os.O_RDONLY)
+    raise LookupError(node)
+
+
+# ---------------------------------------------------------------- what it costs
+
+PRESENT, OF_A_FILE = 1 << 63, 1 << 61  # bits of a page's entry in /proc/self/pagemap
+ENTRY = 8
+
+
+def _address(mapping: mmap.mmap) -> int:
+    import numpy as np
+
+    return int(np.frombuffer(mapping, np.uint8).ctypes.data)
+
+
+def _private_pages(address: int, size: int) -> int:
+    """How many pages of a mapped file are this process's own by now."""
+    import numpy as np
+
+    count = -(-size // mmap.PAGESIZE)
+    with open("/proc/self/pagemap", "rb", buffering=0) as table:
+        table.seek(address // mmap.PAGESIZE * ENTRY)
+        entries = np.frombuffer(table.read(count * ENTRY), np.uint64)
+    return int(np.count_nonzero(entries & np.uint64(PRESENT | OF_A_FILE) == PRESENT))

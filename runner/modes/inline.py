@@ -7,7 +7,8 @@ from typing import Any
 
 from runner.model import ModelSource
 from runner.signals import Signals
-from runner.types import Done, Model, Pool, Predictor, Setup, Work
+from runner.types import Done, Model, Pool, Predictor, Setup, Vitals, Work
+from runner.vitals import with_vitals
 from runner.worker import limit_threads
 
 
@@ -46,6 +47,9 @@ class _Stoppable:
     def portable(self) -> bytes:
         return self.model.portable()
 
+    def vitals(self) -> Vitals:
+        return self.model.vitals()
+
 
 @dataclass
 class InlinePool:
@@ -57,6 +61,9 @@ class InlinePool:
     def room(self) -> int:
         """One call at a time."""
         return 1 - len(self.queue)
+
+    def grow(self) -> None:
+        """There is only this process."""
 
     def submit(self, ticket: int, work: Work) -> None:
         """Keep it for `wait`."""
@@ -70,7 +77,7 @@ class InlinePool:
             time.sleep(timeout)
             return []
         ticket, work = self.queue.pop()
-        return [Done(ticket, work.run(self.model))]
+        return [Done(ticket, with_vitals(work.run(self.model), self.model))]
 
     def running(self) -> list[int]:
         """Nothing runs while nobody waits."""

@@ -15,7 +15,7 @@ from runner import apart, weights
 from runner.errors import ConfigError, Incomplete
 from runner.model import ModelSource
 from runner.planning import fit
-from runner.types import Auto, Done, Fit, Lost, Pool, Positive, Setup, Work
+from runner.types import Auto, Done, Fit, Lost, Pool, Positive, Resources, Setup, Work
 from runner.worker import thread_environment
 
 STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
@@ -36,34 +36,37 @@ class Processes:
 
         Raises:
             ConfigError: No process fits, or the model cannot be pickled.
+            Incomplete: There is no room for the model.
         """
         found = self.fits(setup)
         count = found.count if self.num_workers == "auto" else self.num_workers
         if not count:
             raise ConfigError(f"resources: no process fits on this machine ({found.arithmetic}); ask for less")
-        return ProcessPool(_shared(model), count, setup.num_threads)
+        file = tempfile.TemporaryFile(prefix="runner-model-")  # noqa: SIM115
+        pool = ProcessPool(file, count, setup.num_threads)  # they start up while the model is loaded
+        try:
+            _keep(model.packed(), file)
+        except BaseException:
+            pool.close()
+            raise
+        return pool
 
     def fits(self, setup: Setup) -> Fit:
-        """By the CPUs that this process may use."""
-        return fit(
-            [{"CPU": float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)}],
-            setup.resources,
-        )
+        """By the CPUs that this process may use: nobody hands out anything else here."""
+        there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return fit([{"CPU": float(there)}], Resources(num_cpus=setup.resources.num_cpus))
 
 
-def _shared(model: ModelSource) -> IO[bytes]:
-    """A file without a name that holds the predictor, or the loader: it is gone when the last process that has it ends."""
-    value = (False, model.obtain()) if model.on_driver else (True, model.load)
-    file = tempfile.TemporaryFile(prefix="runner-model-")  # noqa: SIM115
+def _keep(parcel: weights.Parcel, file: IO[bytes]) -> None:
+    """Write the packed model to a file without a name: it is gone when the last process that has it ends.
+
+    Raises:
+        Incomplete: There is no room for it.
+    """
     try:
-        weights.save(value, file)
-    except Exception as error:
-        file.close()
-        remedy = "take predict.load_on=worker" if model.on_driver else "give plain values as the loader's arguments"
-        raise ConfigError(
-            f"predict.load_on: the model cannot be pickled to reach the workers ({error}); {remedy}"
-        ) from error
-    return file
+        weights.save(parcel, file)
+    except OSError as error:
+        raise Incomplete(f"mode=processes: the model cannot be kept in {tempfile.gettempdir()}: {error}") from error
 
 
 @dataclass(eq=False)
@@ -94,6 +97,9 @@ class ProcessPool:
     def room(self) -> int:
         """Processes at no call."""
         return sum(member.ticket is None for member in self._members)
+
+    def grow(self) -> None:
+        """All that are wanted are there."""
 
     def submit(self, ticket: int, work: Work) -> None:
         """Give the call to a process that has none."""

@@ -6,12 +6,14 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from runner.errors import ConfigError
-from runner.model import ModelSource
-from runner.types import Answer, Lost, Predictor, Setup, Work
+from runner import weights
+from runner.errors import Incomplete
+from runner.model import Delivered, ModelSource
+from runner.types import Answer, Lost, Predictor, Setup, Vitals, Work
+from runner.vitals import with_vitals
 from runner.worker import limit_threads
 
-_models: dict[str, Predictor] = {}  # the one model that this worker process holds, by the key of its box
+_delivered: dict[str, Delivered] = {}  # the one model that this worker process holds, by the key of its box
 
 
 @dataclass(frozen=True)
@@ -22,36 +24,38 @@ class Box:
 
     Attributes:
         key: Names the model within the session.
-        reference: Of the predictor, or of the loader to be called in each worker process.
-        holds_loader: Which of the two.
+        reference: Of the packed model's buffers, as arrays: Ray gives each process views of the one copy in its node's store.
         num_threads: For the worker's native thread pools.
         path: The driver's import path: a loader may lie where only the driver looks.
     """
 
     key: str
     reference: Any
-    holds_loader: bool
     num_threads: int
     path: tuple[str, ...]
 
     def obtain(self) -> Predictor:
-        """The predictor, fetched or loaded once per worker process."""
-        import ray
-
-        if self.key not in _models:
-            _models.clear()  # another job of the sweep is over
-            shipped = ray.get(self.reference)
-            _models[self.key] = shipped() if self.holds_loader else shipped
-            limit_threads(self.num_threads)  # once more: the model may have brought native libraries of its own
-        return _models[self.key]
+        """The predictor, unpacked or loaded once per worker process."""
+        return self._delivered().obtain()
 
     def portable(self) -> bytes:
         """For a child of this worker process, which has no Ray."""
-        import ray
-        from ray import cloudpickle
+        return self._delivered().portable()
 
-        packed: bytes = cloudpickle.dumps((self.holds_loader, ray.get(self.reference)))
-        return packed
+    def vitals(self) -> Vitals:
+        """How this worker process bears the model."""
+        return self._delivered().vitals()
+
+    def _delivered(self) -> Delivered:
+        if self.key not in _delivered:
+            _delivered.clear()  # another job of the sweep is over
+            _delivered[self.key] = Delivered(self._arrive, self.num_threads)
+        return _delivered[self.key]
+
+    def _arrive(self) -> weights.Parcel:
+        import ray
+
+        return weights.adopt(ray.get(self.reference))
 
 
 def box(model: ModelSource, setup: Setup) -> Box:
@@ -59,26 +63,26 @@ def box(model: ModelSource, setup: Setup) -> Box:
 
     Raises:
         ConfigError: It cannot be pickled.
+        Incomplete: There is no room for it.
     """
+    import numpy as np
     import ray
 
-    value = model.obtain() if model.on_driver else model.load
+    parcel = model.packed()
     try:
-        reference = ray.put(value)
-    except Exception as error:
-        remedy = "take predict.load_on=worker" if model.on_driver else "give plain values as the loader's arguments"
-        reason = next(iter(str(error.__cause__ or error).splitlines()), "")
-        raise ConfigError(
-            f"predict.load_on: the model cannot be pickled to reach the workers ({reason}); {remedy}"
+        reference = ray.put([np.frombuffer(buffer, np.uint8) for buffer in parcel.buffers])
+    except ray.exceptions.RayError as error:
+        raise Incomplete(
+            f"ray: the model ({parcel.size:,} bytes) cannot be put into the object store: {error}"
         ) from error
-    return Box(reference.hex(), reference, not model.on_driver, setup.num_threads, tuple(sys.path))
+    return Box(reference.hex(), reference, setup.num_threads, tuple(sys.path))
 
 
 def execute(model: Box, work: Work) -> Answer:
     """Do one call's work in this worker process."""
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
-    return work.run(model)
+    return with_vitals(work.run(model), model)
 
 
 def result_of(reference: Any) -> Answer | Lost:

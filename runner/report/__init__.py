@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from runner.types import Failure, Stages
+from runner.types import Failure, Stages, Vitals
 
 Status = Literal["complete", "incomplete", "failed", "interrupted"]
 
@@ -33,6 +34,9 @@ class Report:
         stages: Worker seconds per stage, summed over workers.
         wait: Worker seconds in which a worker had nothing to do.
         workers: Worker processes that committed something.
+        threads: In each worker's native pools.
+        ray_seconds: Wall time that starting a private Ray took.
+        vitals: The worst of any worker: most memory, slowest load.
         retries: Tries after transient storage errors.
         lost_workers: Workers that died.
         failures: Shards that failed for good.
@@ -57,6 +61,9 @@ class Report:
     stages: Stages = field(default_factory=Stages)
     wait: float = 0.0
     workers: int = 0
+    threads: int = 1
+    vitals: Vitals = field(default_factory=Vitals)
+    ray_seconds: float = 0.0
     retries: int = 0
     lost_workers: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -102,22 +109,48 @@ def summary(report: Report) -> list[str]:
         lines.append(
             f"  workers  {report.workers}   read {read:.1f} s, predict {predict:.1f} s, write {write:.1f} s, wait {report.wait:.1f} s"
         )
+        lines.append(f"  model    {_model(report)}")
         lines.append(
             f"  rate     {rate:,.0f} rows/s while predicting ({report.predicting_seconds:.1f} s of {report.seconds:.1f} s)"
         )
-    if report.retries or report.lost_workers:
-        lines.append(
-            f"  trouble  {counted(report.retries, 'retry').replace('retrys', 'retries')}, {counted(report.lost_workers, 'lost worker')}"
-        )
+    if trouble := list(_trouble(report)):
+        lines.append(f"  trouble  {', '.join(trouble)}")
     if len(report.failures) > 1:  # one has been told already
         lines += [f"  failed   {failure.message}" for failure in report.failures[:5]]
-    lines += [f"  note     {note}" for note in report.notes]
+    lines += [f"  note     {note}" for note in [*report.notes, *_shortness(report)]]
     if report.rows_quarantined:
         lines.append(f"  bad rows {report.sink}/_runner/quarantine/")
     lines.append(f"  output   {report.sink}")
     if report.next_command:
         lines.append(f"{'once mended, ' if report.status == 'failed' else ''}continue with: {report.next_command}")
     return lines
+
+
+def _model(report: Report) -> str:
+    vitals = report.vitals
+    loaded = f"loaded in {vitals.load_seconds:.1f} s"
+    if vitals.model_bytes:
+        told = f"{size(vitals.model_bytes)}, {loaded}, {'copied by each worker' if vitals.copied else 'shared'}"
+    else:
+        told = loaded if report.workers == 1 else f"{loaded} or less by each of {report.workers} workers"
+    private = vitals.private_bytes
+    return told if private is None else f"{told}; private memory {size(private)} per worker"
+
+
+def _trouble(report: Report) -> Iterator[str]:
+    if report.retries or report.lost_workers:
+        yield counted(report.retries, "retry").replace("retrys", "retries")
+        yield counted(report.lost_workers, "lost worker")
+    if halved := report.vitals.halved:
+        yield f"batches halved {counted(halved, 'time')} for want of memory (a smaller batch_size spares that)"
+
+
+def _shortness(report: Report) -> list[str]:
+    """What a job on one machine may do without."""
+    if not report.committed or report.ray_seconds <= report.predicting_seconds:
+        return []
+    took = f"Ray took {report.ray_seconds:.1f} s to start, predicting {report.predicting_seconds:.1f} s"
+    return [f"{took}: on one machine, mode=processes does the same without Ray"]
 
 
 def _headline(report: Report) -> str:
