@@ -1,109 +1,81 @@
-"""What the programs share: their arguments, the two models, a bare writer, and the line that each prints."""
+"""What the programs share: their arguments, a bare reader and writer, and the line that each prints."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import torch
+from benchmarks.models import MODELS, Model
 
-    Arrays = dict[str, np.ndarray[Any, Any]]
-    Predict = Callable[[Arrays], Arrays]
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem
+
+    from benchmarks.models import Array, Arrays, Predict
 
 CORES = 2
-FEATURES = [
-    "passenger_count", "trip_distance", "pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude",
-    "fare_amount", "extra", "mta_tax", "tip_amount", "tolls_amount", "total_amount",
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is predicted.
-
-    Attributes:
-        columns: The model's input.
-        batch_size: Rows per call of the model.
-        load: Returns the model, a function of a dict of arrays.
-    """
-
-    columns: Sequence[str]
-    batch_size: int
-    load: Callable[[], Predict]
-
-
-def load_taxi() -> Predict:
-    """Whether the number of passengers is even: next to no work, so that reading dominates."""
-    return lambda batch: {"score": batch["passenger_count"] % 2 == 0}
-
-
-def network() -> torch.nn.Module:
-    """12 features through two hidden layers of 256, with weights that are the same everywhere."""
-    import torch
-
-    torch.manual_seed(0)
-    return torch.nn.Sequential(
-        torch.nn.Linear(len(FEATURES), 256), torch.nn.ReLU(),
-        torch.nn.Linear(256, 256), torch.nn.ReLU(),
-        torch.nn.Linear(256, 1),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Mlp:
-    """The network behind the interface of a batch of arrays; a class, so that every framework can ship it."""
-
-    module: torch.nn.Module
-
-    def __call__(self, batch: Arrays) -> Arrays:
-        """Predict one batch."""
-        import numpy as np
-        import torch
-
-        rows = np.stack([batch[name].astype("float32", copy=False) for name in FEATURES], axis=1)
-        with torch.inference_mode():
-            return {"prediction": self.module(torch.from_numpy(rows))[:, 0].numpy()}
-
-
-def load_mlp() -> Predict:
-    """The model-bound workload."""
-    return Mlp(network().eval())
-
-
-WORKLOADS = {
-    "taxi": Workload(["passenger_count"], 65_536, load_taxi),
-    "mlp": Workload(FEATURES, 16_384, load_mlp),
-}
+PREDICTION = "prediction"  # the column that every program writes
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """`python program.py IN OUT [WORKLOAD]`."""
+    """`python program.py IN OUT MODEL`.
 
-    files: list[str]
+    Attributes:
+        source: The input: a folder, or a URI.
+        out: A folder, which exists; or a URI.
+        name: Of the model.
+    """
+
+    source: str
     out: str
     name: str
 
     @property
-    def workload(self) -> Workload:
-        """What to predict."""
-        return WORKLOADS[self.name]
+    def model(self) -> Model:
+        """What to predict with."""
+        return MODELS[self.name]
+
+    @property
+    def files(self) -> list[str]:
+        """Of the input, as local paths or URIs."""
+        from pyarrow.fs import FileSelector
+
+        store, folder = located(self.source)
+        return sorted(f"{self.source}/{each.base_name}" for each in store.get_file_info(FileSelector(folder)))
 
 
 def arguments() -> Arguments:
     """Read the command line and make the output folder."""
-    source, out, *name = sys.argv[1:]
-    Path(out).mkdir(parents=True)
-    return Arguments(sorted(map(str, Path(source).glob("*.parquet"))), out, name[0] if name else "taxi")
+    given = Arguments(*sys.argv[1:])
+    if not is_remote(given.out):
+        Path(given.out).mkdir(parents=True)
+    return given
+
+
+def is_remote(path: str) -> bool:
+    """Whether it is on object storage."""
+    return "://" in path
+
+
+def located(path: str) -> tuple[FileSystem, str]:
+    """Its file system, one per process, and the path there."""
+    scheme, separator, there = path.rpartition("://")
+    return _store(scheme + separator + there.partition("/")[0] if separator else "/"), there
+
+
+@functools.cache
+def _store(root: str) -> FileSystem:
+    from pyarrow.fs import FileSystem
+
+    return FileSystem.from_uri(root)[0]
 
 
 def finish(started: float) -> None:
@@ -126,29 +98,56 @@ def arrays(batch: pa.RecordBatch) -> Arrays:
     return {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
 
 
-def stream(file: str, workload: Workload) -> Iterator[pa.RecordBatch]:
-    """The needed columns of a file, batch by batch."""
+def to_arrow(predictions: Array) -> pa.Array:
+    """Scalars, or lists of one length."""
+    import pyarrow as pa
+
+    if predictions.ndim == 1:
+        return pa.array(predictions)
+    return pa.FixedSizeListArray.from_arrays(predictions.reshape(-1), predictions.shape[1])
+
+
+def predict_pandas(file: str, out: str, model: Model, predict: Predict) -> int:
+    """The classic program's shard: the whole file to pandas, predict, write. Returns its rows."""
+    import pandas as pd
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as parquet:
-        yield from parquet.iter_batches(workload.batch_size, columns=list(workload.columns), use_threads=False)
+    table = pq.read_table(file).to_pandas()
+    predictions = predict({column: table[column].to_numpy() for column in model.columns})
+    column = predictions if predictions.ndim == 1 else list(predictions)
+    pd.DataFrame({PREDICTION: column}).to_parquet(_beside(out, file), index=False)
+    return len(predictions)
 
 
-def predict_file(file: str, out: str, workload: Workload, predict: Predict) -> int:
-    """Stream a file through the model into a file of the same name; no protocol, no fsync. Returns its rows."""
+def predict_stream(file: str, out: str, model: Model, predict: Predict) -> int:
+    """Stream the needed columns of a file through the model; no protocol, no fsync. Returns its rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    store, target = located(_beside(out, file))
     writer, rows = None, 0
-    for batch in stream(file, workload):
-        predictions = pa.table(dict(predict(arrays(batch))))
+    for batch in _stream(file, model):
+        predictions = pa.table({PREDICTION: to_arrow(predict(arrays(batch)))})
         if writer is None:
-            writer = pq.ParquetWriter(f"{out}/{Path(file).name}", predictions.schema, compression="zstd")
+            writer = pq.ParquetWriter(target, predictions.schema, compression="zstd", filesystem=store)
         writer.write_table(predictions)
         rows += predictions.num_rows
     if writer is not None:
         writer.close()
     return rows
+
+
+def _stream(file: str, model: Model) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    store, path = located(file)
+    # Requests to object storage are merged and sent ahead; a local file is read as it is needed.
+    with pq.ParquetFile(path, filesystem=store, pre_buffer=is_remote(file)) as parquet:
+        yield from parquet.iter_batches(model.batch_size, columns=list(model.columns), use_threads=False)
+
+
+def _beside(out: str, file: str) -> str:
+    return f"{out}/{file.rpartition('/')[2]}"
 
 
 def start_ray() -> None:

@@ -1,6 +1,6 @@
 """Ray itself: start, one empty task, stop. Predicts nothing; whole processes on Ray cannot be faster.
 
-python bare_ray.py IN OUT [taxi|mlp]
+python bare_ray.py
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 
 import ray
 
-from benchmarks.common import arguments, finish, start_ray
+from benchmarks.common import finish, start_ray
 
 
 @ray.remote  # type: ignore[untyped-decorator]
@@ -19,7 +19,6 @@ def nothing() -> None:
 
 def main() -> None:
     """Run it."""
-    arguments()
     start_ray()
     started = time.perf_counter()
     ray.get(nothing.remote())

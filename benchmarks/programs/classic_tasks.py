@@ -1,30 +1,24 @@
 """The classic Ray Core program: the model put once, one task per file, which is read whole into pandas.
 
-python classic_tasks.py IN OUT [taxi|mlp]
+python classic_tasks.py IN OUT MODEL
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow.parquet as pq
 import ray
 
-from benchmarks.common import WORKLOADS, arguments, finish, one_thread, start_ray
+from benchmarks.common import arguments, finish, one_thread, predict_pandas, start_ray
+from benchmarks.models import MODELS
 
 
 @ray.remote  # type: ignore[untyped-decorator]
 def predict_shard(model: Any, file: str, out: str, name: str) -> int:
     """One task: read, predict, write, return only the size."""
     one_thread()
-    table = pq.read_table(file).to_pandas()
-    columns = WORKLOADS[name].columns
-    predictions = pd.DataFrame(model({column: table[column].to_numpy() for column in columns}))
-    predictions.to_parquet(f"{out}/{Path(file).name}", index=False)
-    return len(predictions)
+    return predict_pandas(file, out, MODELS[name], model)
 
 
 def main() -> None:
@@ -32,7 +26,7 @@ def main() -> None:
     given = arguments()
     start_ray()
     started = time.perf_counter()
-    model = ray.put(given.workload.load())
+    model = ray.put(given.model.load())
     ray.get([predict_shard.remote(model, file, given.out, given.name) for file in given.files])
     finish(started)
     ray.shutdown()

@@ -1,6 +1,6 @@
 """The limit: one bare process per core that streams the needed columns. No Ray, no protocol, no retry, no report.
 
-python limit.py IN OUT [taxi|mlp]
+python limit.py IN OUT MODEL
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import time
 from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING
 
-from benchmarks.common import CORES, WORKLOADS, arguments, finish, one_thread, predict_file
+from benchmarks.common import CORES, arguments, finish, one_thread, predict_stream
+from benchmarks.models import MODELS
 
 if TYPE_CHECKING:
-    from benchmarks.common import Predict
+    from benchmarks.models import Predict
 
 _model: list[Predict] = []  # of this process
 
@@ -22,13 +23,13 @@ def start(name: str) -> None:
     """Load the model, and what predicting imports, before the clock runs."""
     import pyarrow.parquet  # noqa: F401
 
-    _model.append(WORKLOADS[name].load())
+    _model.append(MODELS[name].load())
     one_thread()
 
 
 def predict(file: str, out: str, name: str) -> int:
     """Stream one file."""
-    return predict_file(file, out, WORKLOADS[name], _model[0])
+    return predict_stream(file, out, MODELS[name], _model[0])
 
 
 def ready(pool: Pool) -> None:

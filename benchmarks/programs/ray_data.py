@@ -1,6 +1,6 @@
-"""Ray Data: only the needed columns, NumPy batches, tasks for the trivial model, an actor pool for the real one.
+"""Ray Data: only the needed columns, NumPy batches, tasks for the trivial model, an actor pool for the others.
 
-python ray_data.py IN OUT [taxi|mlp]
+python ray_data.py IN OUT MODEL
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import ray
 import ray.data
 
-from benchmarks.common import WORKLOADS, Arguments, arguments, finish, one_thread, start_ray
+from benchmarks.common import CORES, PREDICTION, Arguments, arguments, finish, one_thread, start_ray
+from benchmarks.models import MODELS
 
 
 class Predictor:
@@ -19,25 +20,26 @@ class Predictor:
 
     def __init__(self, name: str) -> None:
         """Load the model."""
-        self.model = WORKLOADS[name].load()
+        self.model = MODELS[name].load()
         one_thread()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Predict one batch."""
-        return self.model(batch)
+        return {PREDICTION: self.model(batch)}
 
 
 def predicted(given: Arguments) -> Any:
     """The dataset of predictions, not yet computed."""
-    workload = given.workload
-    rows = ray.data.read_parquet(given.files, columns=list(workload.columns))
-    options: dict[str, Any] = {"batch_format": "numpy", "batch_size": workload.batch_size}
-    if given.name == "taxi":
-        return rows.map_batches(workload.load(), **options)
+    model = given.model
+    rows = ray.data.read_parquet(given.source, columns=list(model.columns))
+    options: dict[str, Any] = {"batch_format": "numpy", "batch_size": model.batch_size}
+    if not model.has_weights:
+        predict = model.load()
+        return rows.map_batches(lambda batch: {PREDICTION: predict(batch)}, **options)
     # One actor on one core: with an actor on each, no core is left to read and the job never ends. Half a core each
     # lets two actors and the readers share.
-    options |= {"fn_constructor_args": (given.name,), "compute": ray.data.ActorPoolStrategy(size=2), "num_cpus": 0.5}
-    return rows.map_batches(Predictor, **options)
+    pool = ray.data.ActorPoolStrategy(size=CORES)
+    return rows.map_batches(Predictor, fn_constructor_args=(given.name,), compute=pool, num_cpus=0.5, **options)
 
 
 def main() -> None:
