@@ -5,6 +5,7 @@ Knows nothing of Ray: it drives a `Pool`. Every decision is a pure function that
 
 from __future__ import annotations
 
+import heapq
 import random
 import time
 from collections import deque
@@ -17,7 +18,9 @@ from runner.care import CARELESS, Care
 from runner.transience import backoff
 from runner.types import Done, Errors, Failure, FailureKind, Lost, Outcome, Pool, Probe, Receipt, Shard, Work
 
-CALL_SECONDS = 0.25  # of work in one call
+CALL_SECONDS = 0.25  # of work in one call, at least
+MOST_SECONDS = 5.0  # of work in a call of several shards
+EDGES = 0.05  # of a call may pass while nothing is predicted: before its first batch, after its last
 MOST_PER_CALL = 64
 FAIR_CALLS = 4  # calls that each worker should still get
 UNBLAMED_WAIT = (
@@ -76,29 +79,55 @@ def again(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter
 
 def exhausted(attempt: Attempt, failure: Failure) -> Failure:
     """The failure with what was tried before giving up."""
-    tries = {"transient": (attempt.retries, "errors.max_retries"), "lost": (attempt.lost, "errors.max_lost_workers"),
-             "timeout": (attempt.lost, "errors.max_lost_workers")}  # fmt: skip
+    lost = (attempt.lost, "errors.max_lost_workers")
+    tries = {"transient": (attempt.retries, "errors.max_retries"), "lost": lost, "memory": lost, "timeout": lost}
     if failure.kind not in tries:
         return failure
     count, key = tries[failure.kind]
     return replace(failure, message=f"{failure.message} (given up after {count} more tries: {key}={count})")
 
 
-def call_size(pending: Sequence[Attempt], workers: int, pace: float | None) -> int:
-    """How many of the first pending shards go into one call.
+class Pace(NamedTuple):
+    """What calls have taught so far, as moving averages: shards come largest first, and later ones may be quicker.
 
-    As many as make about a quarter of a second of work, so that what a call costs is little beside it; never so many that
-    other workers starve at the end.
+    Attributes:
+        shard: Seconds of a shard.
+        edges: Seconds of a call in which its predictor waited for the first batch, or for the last part to be written. A storage
+            far away makes them long, and only within a call are they hidden behind other shards.
+    """
+
+    shard: float
+    edges: float
+
+    @classmethod
+    def of(cls, receipts: Sequence[Receipt]) -> Pace:
+        """That of one call, by the receipts that it brought."""
+        stages = [receipt.stages for receipt in receipts]
+        edges = max(each.read for each in stages) + max(each.write for each in stages)
+        return cls(sum(map(sum, stages)) / len(stages), edges)
+
+    def after(self, before: Pace | None) -> Pace:
+        """With what was known before."""
+        return self if before is None else Pace(*(0.8 * was + 0.2 * now for was, now in zip(before, self, strict=True)))
+
+    def filling(self) -> int:
+        """How many shards make a call in which the edges are small, and so is what Ray takes."""
+        seconds = min(MOST_SECONDS, max(CALL_SECONDS, self.edges / EDGES))
+        return int(seconds / max(self.shard, 1e-6))
+
+
+def call_size(pending: Sequence[Attempt], workers: int, pace: Pace | None) -> int:
+    """How many of the first pending shards go into one call: as many as fill it, but never so many that other workers starve.
 
     Args:
         pending: What is next.
         workers: That share it.
-        pace: Seconds per shard so far, `None` before the first is done.
+        pace: `None` before the first call has taught it.
     """
     fair = max(1, len(pending) // (FAIR_CALLS * max(1, workers)))
-    filling = 1 if pace is None else int(CALL_SECONDS / max(pace, 1e-6))
+    filling = 1 if pace is None else pace.filling()
     wanted = max(1, min(fair, MOST_PER_CALL, filling))
-    for count, attempt in enumerate(pending[:wanted]):
+    for count, attempt in enumerate(islice(pending, wanted)):
         if attempt.alone:
             return max(1, count)
     return wanted
@@ -109,6 +138,7 @@ class Dispatcher:
 
     Attributes:
         stopped_early: Whether shards were left because of failures or a stop.
+        in_flight: Shards that are in a worker's hands.
         retries: Tries after transient errors so far.
         lost_workers: Workers that died so far.
     """
@@ -124,19 +154,15 @@ class Dispatcher:
     ) -> None:
         """Take the workers, what turns shards into work for them, the budgets, and who may ask to stop."""
         self.stopped_early = False
-        self.retries = self.lost_workers = self._failed = self._tickets = 0
+        self.in_flight = self.retries = self.lost_workers = self._failed = self._tickets = 0
         self._pool, self._work, self._policy, self._stop, self._now = pool, work, policy, stop, now
         self._pending: deque[Attempt] = deque()
-        self._waiting: list[Attempt] = []
+        self._waiting: list[tuple[float, int, Attempt]] = []  # a heap: what is due first, first
         self._calls: dict[int, Call] = {}
         self._drain_until: float | None = None
+        self._next_look = 0.0
         self._jitter = random.Random()
-        self._pace: float | None = None
-
-    @property
-    def in_flight(self) -> int:
-        """Shards that are in a worker's hands."""
-        return sum(len(call.attempts) for call in self._calls.values())
+        self._pace: Pace | None = None
 
     def run(self, shards: Sequence[Shard]) -> Iterator[Event]:
         """Yield what becomes of the shards, as it becomes known; ends when nothing more will."""
@@ -164,33 +190,40 @@ class Dispatcher:
 
     def _submit_what_fits(self) -> None:
         self._wake()
-        while self._pending and not self._stopping() and self._pool.room() > 0:
-            workers = self._pool.workers()
-            first = list(islice(self._pending, MOST_PER_CALL * FAIR_CALLS * max(1, workers)))
-            size = call_size(first, workers, self._pace)
-            call = Call(tuple(self._pending.popleft() for _ in range(size)))
-            self._tickets += 1
-            self._calls[self._tickets] = call
-            self._pool.submit(
-                self._tickets, self._work(tuple(attempt.shard for attempt in call.attempts), call.attempts[0].care)
-            )
+        if not self._pending or self._stopping():
+            return
+        workers, room = self._pool.workers(), self._pool.room()
+        while self._pending and room > 0:
+            self._submit(call_size(self._pending, workers, self._pace))
+            room -= 1
+        if self._pending:
+            self._pool.grow()
+
+    def _submit(self, size: int) -> None:
+        attempts = tuple(self._pending.popleft() for _ in range(size))
+        self._tickets += 1
+        self._calls[self._tickets] = Call(attempts)
+        self.in_flight += size
+        self._pool.submit(self._tickets, self._work(tuple(attempt.shard for attempt in attempts), attempts[0].care))
+
+    def _postpone(self, attempt: Attempt) -> None:
+        heapq.heappush(self._waiting, (attempt.not_before, attempt.shard.sequence, attempt))
 
     def _wake(self) -> None:
         now = self._now()
-        due = [attempt for attempt in self._waiting if attempt.not_before <= now]
-        self._waiting = [attempt for attempt in self._waiting if attempt.not_before > now]
-        self._pending.extendleft(reversed(due))
+        while self._waiting and self._waiting[0][0] <= now:
+            self._pending.appendleft(heapq.heappop(self._waiting)[-1])
 
     def _patience(self) -> float:
-        next_retry = min((attempt.not_before for attempt in self._waiting), default=float("inf")) - self._now()
-        return max(0.0, min(LONGEST_WAIT, next_retry))
+        next_retry = self._waiting[0][0] if self._waiting else float("inf")
+        return max(0.0, min(LONGEST_WAIT, next_retry - self._now()))
 
     # ------------------------------------------------ settling
 
     def _settle(self, done: Done) -> Iterator[Event]:
-        call = self._calls.pop(done.ticket, None)
-        if call is None:  # given up before it finished
+        if done.ticket not in self._calls:  # given up before it finished
             return
+        call = self._take(done.ticket)
         if isinstance(done.result, Lost):
             yield from self._lost(call, done.result)
         elif isinstance(done.result, Probe):
@@ -198,16 +231,16 @@ class Dispatcher:
         else:
             yield from self._outcomes(call, done.result)
 
-    def _outcomes(self, call: Call, outcomes: Sequence[Outcome]) -> Iterator[Event]:
-        for attempt, outcome in zip(call.attempts, outcomes, strict=True):
-            self._learn(outcome)
-            yield from [outcome] if isinstance(outcome, Receipt) else self._failure(attempt, outcome)
+    def _take(self, ticket: int) -> Call:
+        call = self._calls.pop(ticket)
+        self.in_flight -= len(call.attempts)
+        return call
 
-    def _learn(self, outcome: Outcome) -> None:
-        """The pace is a moving average: shards come largest first, and later ones may be quicker."""
-        if isinstance(outcome, Receipt):
-            seconds = sum(outcome.stages)
-            self._pace = seconds if self._pace is None else 0.8 * self._pace + 0.2 * seconds
+    def _outcomes(self, call: Call, outcomes: Sequence[Outcome]) -> Iterator[Event]:
+        if receipts := [outcome for outcome in outcomes if isinstance(outcome, Receipt)]:
+            self._pace = Pace.of(receipts).after(self._pace)
+        for attempt, outcome in zip(call.attempts, outcomes, strict=True):
+            yield from [outcome] if isinstance(outcome, Receipt) else self._failure(attempt, outcome)
 
     def _lost(self, call: Call, lost: Lost) -> Iterator[Event]:
         self.lost_workers += lost.counted
@@ -216,7 +249,7 @@ class Dispatcher:
                 kind: FailureKind = "memory" if lost.memory else "lost"
                 yield from self._failure(attempt, Failure(attempt.shard.id, kind, lost.reason))
             else:
-                self._waiting.append(replace(attempt, not_before=self._now() + UNBLAMED_WAIT))
+                self._postpone(replace(attempt, not_before=self._now() + UNBLAMED_WAIT))
 
     def _failure(self, attempt: Attempt, failure: Failure) -> Iterator[Event]:
         now = self._now()
@@ -226,16 +259,16 @@ class Dispatcher:
             yield exhausted(attempt, failure)
         else:
             self.retries += failure.kind == "transient"
-            self._waiting.append(following)
+            self._postpone(following)
             yield Retried(attempt.shard, failure.message, following.not_before - now)
 
     # ------------------------------------------------ deadlines
 
     def _give_up_overdue(self) -> Iterator[Event]:
-        limit = self._policy.shard_timeout
-        if limit is None:
+        limit, now = self._policy.shard_timeout, self._now()
+        if limit is None or now < self._next_look:
             return
-        now = self._now()
+        self._next_look = now + LONGEST_WAIT
         for ticket in self._pool.running():
             call = self._calls.get(ticket)
             if call is None:
@@ -246,7 +279,7 @@ class Dispatcher:
                 yield from self._give_up(ticket, limit)
 
     def _give_up(self, ticket: int, limit: float) -> Iterator[Event]:
-        call = self._calls.pop(ticket)
+        call = self._take(ticket)
         self._pool.abandon(ticket)
         for attempt in call.attempts:
             message = f"{attempt.shard.name}: no answer within errors.shard_timeout={limit:g} s"

@@ -6,6 +6,7 @@ files --survey--> shards --ledger--> pending --dispatch--> receipts --ledger--> 
 from __future__ import annotations
 
 import contextlib
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -117,6 +118,8 @@ def predict(job: Job, survey: Survey, account: Account, signals: Signals) -> Non
     """
     ledger = account.ledger
     with opened_pool(job, account.show.say, signals) as pool:
+        account.report.ray_seconds = _ray_seconds()
+        signals.in_flight = True
         signals.raise_if_asked()
         recipe = settle(job, survey, ledger, pool, signals)
         if survey.new:
@@ -132,6 +135,11 @@ def predict(job: Job, survey: Survey, account: Account, signals: Signals) -> Non
         account.predicted(pool.workers())
     signals.raise_if_asked()
     raise_for(account.report.failures)
+
+
+def _ray_seconds() -> float:
+    session = sys.modules.get("runner.modes.session")  # absent where no mode needs Ray
+    return 0.0 if session is None else float(session.start_seconds())
 
 
 def _asked(signals: Signals, account: Account) -> bool:
@@ -160,8 +168,7 @@ def opened_pool(job: Job, say: Callable[[str], None], signals: Signals) -> Itera
 
 def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
     """What the mode needs to know."""
-    num_threads = job.predict.num_threads or max(1, int(job.resources.num_cpus))
     path = job.sink.store.root
     given = job.sink_path or ""
     relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
-    return Setup(job.resources, job.ray, num_threads, relative, say, signals)
+    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals)

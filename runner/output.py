@@ -31,7 +31,7 @@ def settle(job: Job, survey: Survey, ledger: Ledger, pool: Pool, signals: Signal
         ConfigError: The sink cannot hold that schema, or a kept column has a prediction's name.
         JobFailed, Incomplete, Interrupted: No first batch could be predicted.
     """
-    recipe = _recipe(job, survey, ledger.recorded)
+    recipe = replace(_recipe(job, survey, ledger.recorded), run=ledger.run_id)
     final = recipe.predictions is not None
     if not final:
         probed, final = _probed(job, recipe, survey, pool, signals)

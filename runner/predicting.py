@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runner.batches import BadPredictions, DoesNotFit, conform, rebatch, to_input, to_table
 from runner.child import ProcessDied
@@ -18,6 +20,10 @@ from runner.types import FailureKind, Fragment, Input, Predictor, Reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+DEATHS = 3  # of its process in a row, before a row is to blame
+NAMED = 3  # bad rows that a refusal tells in words
 
 
 class Trouble(Exception):
@@ -45,13 +51,19 @@ class Rows:
     """The batches of a shard; remembers which fragment each row came from.
 
     Attributes:
-        seconds: Spent reading.
+        seconds: Spent waiting for what is read.
     """
 
-    def __init__(self, reader: Reader, columns: list[str], batch_size: int, fragments: Sequence[Fragment]) -> None:
-        """Take what is read, and how much at a time."""
+    def __init__(
+        self,
+        reader: Reader,
+        read: Callable[[Fragment], Iterator[pa.Table]],
+        fragments: Sequence[Fragment],
+        batch_size: int,
+    ) -> None:
+        """Take who knows the rows' places, what gives the tables of a fragment, and how many rows make a batch."""
         self.seconds = 0.0
-        self._reader, self._columns, self._batch_size, self._fragments = reader, columns, batch_size, fragments
+        self._reader, self._read, self._fragments, self._batch_size = reader, read, fragments, batch_size
         self._counts: list[int] = []
 
     def batches(self) -> Iterator[pa.Table]:
@@ -73,7 +85,7 @@ class Rows:
         for fragment in self._fragments:
             self._counts.append(0)
             try:
-                for table in self._reader.read(fragment, self._columns):
+                for table in self._read(fragment):
                     self._counts[-1] += table.num_rows
                     yield table
             except Exception as error:
@@ -104,11 +116,55 @@ def _raise_unreadable(fragment: Fragment, error: Exception) -> NoReturn:
     raise Trouble(kind, f"{fragment.file.path} cannot be read{gone}: {told(error)}") from error
 
 
+@dataclass
+class Most:
+    """What memory allows in this process.
+
+    Attributes:
+        rows: At most so many go to the predictor at once.
+        halved: How often that number was halved, since somebody asked.
+    """
+
+    rows: int = sys.maxsize
+    halved: int = 0
+
+    def halve(self, rows: int) -> None:
+        """So many rows were too much; what they left on a GPU is let go."""
+        self.rows, self.halved = max(1, rows // 2), self.halved + 1
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+    def asked(self) -> int:
+        """How often it was halved since the last time somebody asked."""
+        count, self.halved = self.halved, 0
+        return count
+
+
+_most: dict[str, Most] = {}
+
+
+def most_in(run: str) -> Most:
+    """What this process has learnt about memory in a run, kept from call to call."""
+    if run not in _most:
+        _most.clear()  # another job of the sweep is over
+        _most[run] = Most()
+    return _most[run]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: Python's, NumPy's and Arrow's `MemoryError`, torch's of a GPU, and of the CPU."""
+    kind = type(error).__name__
+    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+
+
 class Predicting:
     """Calls the predictor, and answers for what it returns.
 
     Attributes:
         seconds: Spent in the predictor.
+        most: How much it is given at once.
     """
 
     def __init__(
@@ -120,19 +176,38 @@ class Predicting:
         *,
         pieces: int = 1,
         refuse_nan: bool = False,
+        most: Most | None = None,
     ) -> None:
         """Take the predictor, what it is given, and the schema its predictions are held to, once that is fixed."""
         self.seconds = 0.0
+        self.most = most or Most()
         self._predictor, self._columns, self._kind, self._schema = predictor, columns, kind, schema
         self._pieces, self._refuse_nan = pieces, refuse_nan
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """The predictions of a batch, one row each, in the fixed schema; as the model types them while there is none."""
+        """The predictions of a batch, one row each, in the fixed schema; as the model types them while there is none.
+
+        What takes too much memory is halved, and the smaller size kept, unless a single row is to blame.
+        """
         import pyarrow as pa
 
-        rows = max(1, -(-batch.num_rows // self._pieces))
-        starts = range(0, max(1, batch.num_rows), rows)
-        return pa.concat_tables([self._predict(batch.slice(start, rows)) for start in starts])
+        wanted, before = -(-batch.num_rows // self._pieces), self.most.rows
+        pieces: list[pa.Table] = []
+        start = 0
+        while start < batch.num_rows or not pieces:
+            piece = batch.slice(start, min(wanted, self.most.rows))
+            try:
+                pieces.append(self._predict(piece))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if piece.num_rows <= 1:
+                    self.most.rows = before
+                    raise
+                self.most.halve(piece.num_rows)
+            else:
+                start += piece.num_rows
+        return pa.concat_tables(pieces, promote_options="permissive")  # as the model types them, pieces may differ
 
     def _predict(self, batch: pa.Table) -> pa.Table:
         started = time.perf_counter()
@@ -176,35 +251,50 @@ class Sifted(NamedTuple):
 
 
 Attempt = Callable[["pa.Table"], "pa.Table"]
+Allowed = Callable[[Sequence[Guilty]], None]
 
 
-def sift(
-    batch: pa.Table, attempt: Attempt, allowed: Callable[[int], None] | None, where: Callable[[int], str]
-) -> Sifted:
+def sift(batch: pa.Table, attempt: Attempt, allowed: Allowed | None, where: Callable[[int], str]) -> Sifted:
     """Predict a batch; where it fails, find the guilty rows.
 
     Args:
         batch: At least one row.
         attempt: The predictor's answer for some rows.
-        allowed: Is told how many bad rows there are so far, and raises when they are too many; `None` allows none.
+        allowed: Is shown the bad rows so far, and raises when they are too many; `None` allows none.
         where: Tells a row of the batch for people.
 
     Raises:
         Trouble: A bad row where none is allowed, a broken model, or a transient error.
     """
+    sure = _surely(attempt)
     try:
-        return Sifted(batch, attempt(batch), [])
+        return Sifted(batch, sure(batch), [])
     except Exception as error:
         _raise_unless_bad_rows(error, where)
-        found = bisect(batch.num_rows, lambda start, end: attempt(batch.slice(start, end - start)), error)
+        found = bisect(batch.num_rows, lambda start, end: sure(batch.slice(start, end - start)), error)
         return _collected(batch, found, error, allowed, where)
+
+
+def _surely(attempt: Attempt) -> Attempt:
+    """The same, but a row alone is only to blame for its process's death if that happens again: somebody else may have killed it."""
+
+    def tried(rows: pa.Table) -> pa.Table:
+        for _ in range(DEATHS - 1):
+            try:
+                return attempt(rows)
+            except ProcessDied:
+                if rows.num_rows > 1:
+                    raise
+        return attempt(rows)
+
+    return tried
 
 
 def _collected(
     batch: pa.Table,
     found: Iterator[Good | Guilty],
     error: Exception,
-    allowed: Callable[[int], None] | None,
+    allowed: Allowed | None,
     where: Callable[[int], str],
 ) -> Sifted:
     import pyarrow as pa
@@ -218,7 +308,7 @@ def _collected(
         if allowed is None:
             raise Trouble("data", f"{where(each.row)}: {told(each.error)}") from each.error
         bad.append(each)
-        allowed(len(bad))
+        allowed(bad)
     if not bad and allowed is None and not _is_passing(error):
         raise Trouble("model", f"a batch of {batch.num_rows} rows from {where(0)} fails: {told(error)}") from error
     rows = [batch.slice(each.start, each.end - each.start) for each in good]
@@ -230,9 +320,7 @@ def _collected(
 
 def _is_passing(error: Exception) -> bool:
     """Whether no row need be to blame: a batch was only too much at once, or somebody else killed the predictor's process."""
-    return (
-        isinstance(error, MemoryError | ProcessDied) or type(error).__name__ == "OutOfMemoryError"
-    )  # torch's, of CUDA
+    return isinstance(error, ProcessDied) or is_out_of_memory(error)
 
 
 def _raise_unless_bad_rows(error: Exception, where: Callable[[int], str]) -> None:
@@ -248,11 +336,13 @@ def bad_rows(rows: Rows, start: int, guilty: list[Guilty]) -> list[BadRow]:
     return [BadRow(*rows.place(start + each.row), each.error) for each in guilty]
 
 
-def allowance(budget: Budget, before: int, seen: int) -> Callable[[int], None]:
-    """What refuses too many bad rows in a batch, after `before` bad rows among `seen`."""
+def allowance(budget: Budget, before: int, seen: int, where: Callable[[int], str]) -> Allowed:
+    """What refuses too many bad rows in a batch, after `before` bad rows among `seen`, and names the first."""
 
-    def check(bad: int) -> None:
-        if budget.passed(before + bad, seen):
-            raise Trouble("data", budget.told(before + bad, seen))
+    def check(bad: Sequence[Guilty]) -> None:
+        count = before + len(bad)
+        if budget.passed(count, seen):
+            first = "; ".join(f"{where(each.row)}: {told(each.error)}" for each in bad[:NAMED])
+            raise Trouble("data", f"{budget.told(count, seen)}: {first}")
 
     return check

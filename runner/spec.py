@@ -37,6 +37,11 @@ class Job:
     sink_path: str | None = None
     command: str | None = None
 
+    @property
+    def num_threads(self) -> int:
+        """Threads in a worker's native pools."""
+        return self.predict.num_threads or max(1, int(self.resources.num_cpus))
+
     @cached_property
     def fields(self) -> dict[str, Any]:
         """What the fingerprint is made of: artifacts are read once per job."""

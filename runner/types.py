@@ -112,7 +112,7 @@ class Shard:
 
 
 class Reader(Protocol):
-    """Reads fragments in a worker. Small and picklable: it travels with every call."""
+    """Reads fragments in a worker, several at once in threads. Small and picklable: it travels with every call."""
 
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the fragment's rows that pass the filters, in file order, never all in memory.
@@ -258,6 +258,17 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What `action=plan` does beside telling what would run.
+
+    Attributes:
+        tune_batch: Whether the model is measured at several batch sizes.
+    """
+
+    tune_batch: bool = False
+
+
+@dataclass(frozen=True)
 class Verify:
     """How `action=verify` proves.
 
@@ -307,6 +318,43 @@ class Stages(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Vitals:
+    """How worker processes bear their model: of one process, or the worst of several.
+
+    Attributes:
+        private_bytes: Resident memory that a process shares with nobody; `None` where the system does not tell.
+        model_bytes: Size of the model as it was shared; 0 where each process loads its own.
+        load_seconds: What the loader took, on the driver or in a process.
+        copied: Whether a process had to copy the shared model, because this system does not let it map it.
+        written_bytes: Of the shared model, what a process holds copies of because it wrote to it.
+        halved: How often a batch was halved for want of memory: summed.
+    """
+
+    private_bytes: int | None = None
+    model_bytes: int = 0
+    load_seconds: float = 0.0
+    copied: bool = False
+    written_bytes: int = 0
+    halved: int = 0
+
+    def plus(self, other: Vitals) -> Vitals:
+        """The worse of each, and the sum of what is counted."""
+        return Vitals(
+            private_bytes=max(self.private_bytes or 0, other.private_bytes or 0) or None,
+            model_bytes=max(self.model_bytes, other.model_bytes),
+            load_seconds=max(self.load_seconds, other.load_seconds),
+            copied=self.copied or other.copied,
+            written_bytes=max(self.written_bytes, other.written_bytes),
+            halved=self.halved + other.halved,
+        )
+
+    @property
+    def worth_telling(self) -> int:
+        """Bytes of the model that a process may hold copies of before people are told."""
+        return self.model_bytes // 8
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What a worker says of a committed part. Predictions themselves never travel to the driver.
 
@@ -320,6 +368,7 @@ class Receipt:
         stages: Seconds per stage.
         worker: `host:pid` it ran in.
         complaints: The first few quarantined rows, for people.
+        vitals: Of the worker's process, after the call.
     """
 
     shard: str
@@ -331,6 +380,7 @@ class Receipt:
     stages: Stages
     worker: str
     complaints: tuple[str, ...] = ()
+    vitals: Vitals = Vitals()
 
 
 FailureKind = Literal["data", "model", "transient", "storage", "lost", "memory", "timeout"]
@@ -408,6 +458,9 @@ class Pool(Protocol):
     def room(self) -> int:
         """How many more calls may be submitted now; the pool is full at 0 or below."""
 
+    def grow(self) -> None:
+        """Work waits that there is no room for: start more workers, if that can be."""
+
     def submit(self, ticket: int, work: Work) -> None:
         """Start a call, or queue it on a worker."""
 
@@ -445,6 +498,9 @@ class Model(Protocol):
 
     def portable(self) -> bytes:
         """A pickled pair of (is it a loader, the loader or predictor), for a process without Ray."""
+
+    def vitals(self) -> Vitals:
+        """How this process bears the model now."""
 
 
 @dataclass(frozen=True)
@@ -503,7 +559,7 @@ class Sink(Protocol):
         """Raise `ConfigError` for a schema that the format cannot hold."""
 
     def write(self, shard: Shard, schema: pa.Schema, tables: Iterator[pa.Table]) -> Written:
-        """Publish the part in one atomic step once `tables` is exhausted; nothing is left if it raises."""
+        """Publish the part in one atomic step once `tables` is exhausted; nothing is left if it raises. Called in threads."""
 
     def count_rows(self, content: bytes) -> int:
         """Rows of a part, given its bytes."""

@@ -1,4 +1,7 @@
-"""What happens in a worker: read a shard, predict batch by batch, write its part. Streaming, one batch in memory.
+"""What happens in a worker: read a shard, predict batch by batch, write its part. Streaming, a few batches in memory.
+
+Threads read ahead of the predictor and write behind it; a receipt's seconds are those of the predictor's own thread, which either
+predicts or waits for one of the two.
 
 A shard that fails is a `Failure` that is returned, never an exception that escapes: an exception that cannot be pickled
 would look like a dead worker.
@@ -6,20 +9,26 @@ would look like a dead worker.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner import quarantine
 from runner.batches import BadPredictions, fixed_schema
 from runner.care import CARELESS, Care
 from runner.child import Child
-from runner.predicting import Predicting, Rows, Sifted, Trouble, allowance, bad_rows, sift, told, without
+from runner.locations import is_local
+from runner.overlap import Ahead, Handover, background, fill
+from runner.predicting import Predicting, Rows, Sifted, Trouble, allowance, bad_rows, most_in, sift, told, without
 from runner.publishing import Written
 from runner.quarantine import BadRow, Budget
 from runner.transience import is_transient
@@ -27,6 +36,7 @@ from runner.types import (
     Answer,
     Failure,
     FailureKind,
+    Fragment,
     Input,
     Model,
     Outcome,
@@ -37,11 +47,15 @@ from runner.types import (
     Shard,
     Sink,
     Stages,
+    Vitals,
 )
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+REMOTE_READERS = 4  # fragments that are read at once where each request takes its time
+WRITERS = 4  # parts that are being written at once
+LEAVING_SECONDS = 5.0  # that a stop leaves for taking back what was begun
 COMPLAINTS = 3  # bad rows that a receipt tells in words
 
 
@@ -61,6 +75,7 @@ class Recipe:
         skip: Paths or patterns of files that are left out.
         refuse_nan: Whether a NaN makes its row bad.
         predictions: Schema of the predictions; `None` until a probe fixed it.
+        run: Names the run, for what a worker process keeps from call to call.
     """
 
     reader: Reader
@@ -74,16 +89,26 @@ class Recipe:
     skip: tuple[str, ...] = ()
     refuse_nan: bool = False
     predictions: pa.Schema | None = None
+    run: str = ""
 
-    def rows(self, shard: Shard) -> Rows:
-        """The shard's batches."""
-        return Rows(self.reader, self.reads, self.batch_size, without(shard.fragments, self.skip))
+    def fragments(self, shard: Shard) -> list[Fragment]:
+        """What is read of a shard."""
+        return without(shard.fragments, self.skip)
+
+    def read(self, fragment: Fragment) -> Iterator[pa.Table]:
+        """The fragment's tables."""
+        return self.reader.read(fragment, self.reads)
+
+    def rows(self, shard: Shard, read: Callable[[Fragment], Iterator[pa.Table]]) -> Rows:
+        """The shard's batches, of the tables that `read` gives for its fragments."""
+        return Rows(self.reader, read, self.fragments(shard), self.batch_size)
 
     def predicting(self, predictor: Predictor, pieces: int = 1) -> Predicting:
         """The predictor, held to the output schema once that is fixed, and given each batch in so many pieces."""
         return Predicting(
-            predictor, self.columns, self.input, self.predictions, pieces=pieces, refuse_nan=self.refuse_nan
-        )
+            predictor, self.columns, self.input, self.predictions,
+            pieces=pieces, refuse_nan=self.refuse_nan, most=most_in(self.run),
+        )  # fmt: skip
 
     @property
     def reads(self) -> list[str]:
@@ -115,16 +140,29 @@ class Process:
 
     def run(self, model: Model) -> Answer:
         """Return a receipt or a failure for each shard, in their order."""
+        fragments = [fragment for shard in self.shards for fragment in self.recipe.fragments(shard)]
+        sources = {fragment: partial(self.recipe.read, fragment) for fragment in fragments}
         try:
-            predictor = Child(model.portable()) if self.care.alone else model.obtain()
-        except Exception as error:
-            return [_failed_to_load(shard, error) for shard in self.shards]
-        predicting = self.recipe.predicting(predictor, self.care.pieces)
+            with held(model, self.care) as predictor, Ahead(sources, threads_for(fragments)) as ahead:
+                predicting = self.recipe.predicting(predictor, self.care.pieces)
+                return self._outcomes(_ShardRun(self.recipe, shard, predicting, ahead.take) for shard in self.shards)
+        except Trouble as error:
+            return [_failure(shard, error) for shard in self.shards]
+
+    def _outcomes(self, runs: Iterable[_ShardRun]) -> list[Outcome]:
+        """Predict one shard after the other, while those before are still being written."""
+        outcomes: list[Outcome] = []
+        writing: deque[_ShardRun] = deque()
         try:
-            return [_attempt(_ShardRun(self.recipe, shard, predicting)) for shard in self.shards]
-        finally:
-            if isinstance(predictor, Child):
-                predictor.close()
+            for run in runs:
+                if len(writing) == WRITERS:
+                    outcomes.append(writing.popleft().outcome())
+                writing.append(run)
+                run.predict()
+        except BaseException:
+            wait([run.written for run in writing], LEAVING_SECONDS)  # what was begun is taken back
+            raise
+        return [*outcomes, *(run.outcome() for run in writing)]
 
 
 @dataclass(frozen=True)
@@ -146,16 +184,13 @@ class ProbeSchema:
     def run(self, model: Model) -> Answer:
         """Return the schema of the first batch's predictions, or the failure."""
         try:
-            predictor = Child(model.portable()) if self.care.alone else model.obtain()
-        except Exception as error:
-            return [_failed_to_load(self.shards[0], error)]
-        try:
-            return self._probe(predictor)
+            with held(model, self.care) as predictor:
+                return self._probe(predictor)
         except Exception as error:
             return [_failure(self.shards[0], error)]
 
     def _probe(self, predictor: Predictor) -> Probe:
-        run = _ProbeRun(self.recipe, self.shards[0], predictor)
+        run = _ProbeRun(self.recipe, self.shards[0], self.recipe.predicting(predictor, self.care.pieces))
         if (seen := run.schema()) is not None:
             return Probe(_serialized(seen))
         return Probe(_serialized(run.schema_of_empty()) if self.last else None, seen=False)
@@ -165,31 +200,67 @@ def _serialized(schema: pa.Schema) -> bytes:
     return bytes(schema.serialize())
 
 
+@contextlib.contextmanager
+def held(model: Model, care: Care) -> Iterator[Predictor]:
+    """The predictor, in a process of its own where something may kill it.
+
+    Raises:
+        Trouble: It cannot be loaded.
+    """
+    try:
+        predictor = Child(model.portable()) if care.alone else model.obtain()
+    except Exception as error:
+        raise Trouble("model", f"the model cannot be loaded in a worker: {told(error)}") from error
+    try:
+        yield predictor
+    finally:
+        if isinstance(predictor, Child):
+            predictor.close()
+
+
+def threads_for(fragments: Sequence[Fragment]) -> int:
+    """How many threads read: one keeps a local disk busy, several hide the latency of a network."""
+    return 1 if all(is_local(fragment.file.path) for fragment in fragments) else REMOTE_READERS
+
+
 # ---------------------------------------------------------------- one shard
 
 
 class _ShardRun:
     """One try at one shard."""
 
-    def __init__(self, recipe: Recipe, shard: Shard, predicting: Predicting) -> None:
-        self.shard = shard
-        self._recipe, self._schema = recipe, recipe.part_schema
-        self._rows, self._predicting = recipe.rows(shard), predicting
-        self._before = predicting.seconds
+    def __init__(
+        self, recipe: Recipe, shard: Shard, predicting: Predicting, read: Callable[[Fragment], Iterator[pa.Table]]
+    ) -> None:
+        self._recipe, self._shard, self._schema = recipe, shard, recipe.part_schema
+        self._rows, self._predicting = recipe.rows(shard, read), predicting
+        self._seconds = self._predicted = 0.0
         self._count = 0
         self._bad: list[BadRow] = []
 
-    @property
-    def part(self) -> str:
-        """Full path of what is written."""
-        sink = self._recipe.sink
-        return sink.store.path(sink.file_name(self.shard))
+    def predict(self) -> None:
+        """Read and predict, and write behind; the quarantine is published before the part, which commits both."""
+        started, before = time.perf_counter(), self._predicting.seconds
+        tables: Handover[pa.Table] = Handover()
+        self.written = background(partial(self._write, tables))
+        fill(tables, self._tables())
+        self._seconds, self._predicted = time.perf_counter() - started, self._predicting.seconds - before
 
-    def commit(self) -> Receipt:
-        """Read, predict, write; the quarantine is published before the part, which commits both."""
+    def _write(self, tables: Handover[pa.Table]) -> Written:
+        try:
+            return self._recipe.sink.write(self._shard, self._schema, iter(tables))
+        finally:
+            tables.leave()
+
+    def outcome(self) -> Outcome:
+        """What came of it, once it is written."""
         started = time.perf_counter()
-        written = self._recipe.sink.write(self.shard, self._schema, self._tables())
-        return self._receipt(written, time.perf_counter() - started)
+        try:
+            written = self.written.result()
+        except Exception as error:
+            sink = self._recipe.sink
+            return _failure(self._shard, error, sink.store.path(sink.file_name(self._shard)))
+        return self._receipt(written, self._seconds + time.perf_counter() - started)
 
     def _tables(self) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -200,20 +271,20 @@ class _ShardRun:
                 columns = [*sifted.batch.select(self._recipe.keep).columns, *sifted.predictions.columns]
                 yield pa.table(columns, schema=self._schema)
         if self._bad:
-            quarantine.publish(self._recipe.sink.store, self.shard, self._recipe.reader, self._bad)
+            quarantine.publish(self._recipe.sink.store, self._shard, self._recipe.reader, self._bad)
 
     def _sift(self, batch: pa.Table) -> Sifted:
         start, self._count = self._count, self._count + batch.num_rows
-        budget = self._recipe.budget
-        allowed = None if budget is None else allowance(budget, len(self._bad), self._count)
-        sifted = sift(batch, self._predicting, allowed, self._rows.where_from(start))
+        budget, where = self._recipe.budget, self._rows.where_from(start)
+        allowed = None if budget is None else allowance(budget, len(self._bad), self._count, where)
+        sifted = sift(batch, self._predicting, allowed, where)
         self._bad += bad_rows(self._rows, start, sifted.bad)
         return sifted
 
     def _receipt(self, written: Written, seconds: float) -> Receipt:
-        read, predict = self._rows.seconds, self._predicting.seconds - self._before
+        read, predict = self._rows.seconds, self._predicted
         return Receipt(
-            shard=self.shard.id,
+            shard=self._shard.id,
             rows_in=self._count,
             rows_out=self._count - len(self._bad),
             rows_quarantined=len(self._bad),
@@ -222,20 +293,22 @@ class _ShardRun:
             stages=Stages(read, predict, max(0.0, seconds - read - predict)),
             worker=where_i_am(),
             complaints=tuple(row.told() for row in self._bad[:COMPLAINTS]),
+            vitals=Vitals(halved=self._predicting.most.asked()),
         )
 
 
 class _ProbeRun:
     """The first good rows of a shard, predicted to learn their schema."""
 
-    def __init__(self, recipe: Recipe, shard: Shard, predictor: Predictor) -> None:
-        self._recipe, self._rows, self._predicting = recipe, recipe.rows(shard), recipe.predicting(predictor)
+    def __init__(self, recipe: Recipe, shard: Shard, predicting: Predicting) -> None:
+        self._recipe, self._rows, self._predicting = recipe, recipe.rows(shard, recipe.read), predicting
 
     def schema(self) -> pa.Schema | None:
         start = 0
         for batch in self._rows.batches():
-            allowed = None if self._recipe.budget is None else allowance(self._recipe.budget, 0, batch.num_rows)
-            sifted = sift(batch, self._predicting, allowed, self._rows.where_from(start))
+            budget, where = self._recipe.budget, self._rows.where_from(start)
+            allowed = None if budget is None else allowance(budget, 0, batch.num_rows, where)
+            sifted = sift(batch, self._predicting, allowed, where)
             if sifted.batch.num_rows:
                 return _fixed(sifted.predictions.schema)
             start += batch.num_rows
@@ -261,22 +334,11 @@ def _fixed(schema: pa.Schema) -> pa.Schema:
 # ---------------------------------------------------------------- failures as values
 
 
-def _attempt(run: _ShardRun) -> Outcome:
-    try:
-        return run.commit()
-    except Exception as error:
-        return _failure(run.shard, error, run.part)
-
-
 def _failure(shard: Shard, error: Exception, part: str = "") -> Failure:
     if isinstance(error, Trouble):
         return Failure(shard.id, error.kind, str(error), _traceback(error.__cause__ or error))
     kind: FailureKind = "transient" if is_transient(error) else "storage"
     return Failure(shard.id, kind, f"{part or shard.name} cannot be written: {told(error)}", _traceback(error))
-
-
-def _failed_to_load(shard: Shard, error: Exception) -> Failure:
-    return Failure(shard.id, "model", f"the model cannot be loaded in a worker: {told(error)}", _traceback(error))
 
 
 def _traceback(error: BaseException) -> str:

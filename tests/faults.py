@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 
 def calls(folder: Path) -> dict[int, int]:
-    """How often the model was called with rows of each file."""
+    """How often the model was called with the first row of each file."""
     numbers = [int(path.name.split("-")[1]) for path in folder.glob("call-*")]
     return {number: numbers.count(number) for number in sorted(set(numbers))}
 
@@ -52,11 +52,12 @@ def faulty(folder: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     plan, driver = json.loads(Path(folder, "plan.json").read_text()), os.getpid()
 
     def predict(batch: pd.DataFrame) -> pd.DataFrame:
-        number = int(batch["x"].iloc[0]) // ROWS
-        outcomes = plan.get(str(number), [])
-        call = _count(Path(folder), number)
-        if call < len(outcomes):
-            suffer(outcomes[call], driver)
+        number, row = divmod(int(batch["x"].iloc[0]), ROWS)
+        if row == 0:  # what a batch is cut into afterwards does not count
+            outcomes = plan.get(str(number), [])
+            call = _count(Path(folder), number)
+            if call < len(outcomes):
+                suffer(outcomes[call], driver)
         return pd.DataFrame({"twice": batch["x"] * 2})
 
     return predict
@@ -98,15 +99,11 @@ def suffer(outcome: str, driver: int) -> None:
 # ---------------------------------------------------------------- what a plan leads to
 
 
-class _AgainError(Exception):
-    """The shard is tried again from its start, for this reason."""
-
-
 class Expected(NamedTuple):
     """What a shard costs until it is committed, however many runs that takes.
 
     Attributes:
-        calls: Of the model.
+        calls: Of the model with the shard's first row: one for each outcome, and the one that goes well.
         retries: Tries that a transient error has cost.
         lost: Tries that a worker's death has cost.
     """
@@ -117,23 +114,5 @@ class Expected(NamedTuple):
 
 
 def expected(outcomes: Sequence[str]) -> Expected:
-    """What these outcomes lead to, of which at most three are failures: no piece gets as small as a row."""
-    left, made, reasons = iter(outcomes), [0], list[str]()
-    while True:
-        try:
-            _attempt(ROWS, left, made)
-        except _AgainError as again:
-            reasons.append(str(again))
-        else:
-            return Expected(made[0], reasons.count("transient"), reasons.count("exit"))
-
-
-def _attempt(rows: int, left: Iterator[str], made: list[int]) -> None:
-    """A call with so many rows; what fails is halved, but a whole batch is tried again after a transient error."""
-    made[0] += 1
-    outcome = next(left, "ok")
-    if outcome == "exit" or (outcome == "transient" and rows == ROWS):
-        raise _AgainError(outcome)
-    if outcome != "ok":
-        _attempt(rows // 2, left, made)
-        _attempt(rows - rows // 2, left, made)
+    """What these outcomes lead to, if no piece gets as small as a row."""
+    return Expected(len(outcomes) + 1, outcomes.count("transient"), outcomes.count("exit"))

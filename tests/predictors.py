@@ -68,6 +68,19 @@ def slow(seconds: float) -> Predictor:
     return predict
 
 
+def staying() -> Predictor:
+    """Doubles, but only on the thread of its first batch: some libraries keep what they need per thread."""
+    threads: set[int] = set()
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        threads.add(threading.get_ident())
+        if len(threads) > 1:
+            raise RuntimeError("on another thread")
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
 def dying_once(flag: str, value: int) -> Predictor:
     """Takes its process down at a batch that holds `value`, the first time."""
 
@@ -166,11 +179,14 @@ def deadly(value: int, how: str) -> Predictor:
     return predict
 
 
-def hungry(rows: int) -> Predictor:
-    """Cannot hold more than `rows` rows at once."""
+def hungry(rows: int, value: int = -1, folder: str = "") -> Predictor:
+    """Cannot hold more than `rows` rows at once, nor one of `value`; leaves a file for each call, with its rows."""
 
     def predict(batch: pd.DataFrame) -> pd.DataFrame:
-        if len(batch) > rows:
+        refused = len(batch) > rows or (batch["x"] == value).any()
+        if folder:
+            Path(folder, f"{'refused' if refused else 'predicted'}-{len(batch)}-{time.monotonic_ns()}").touch()
+        if refused:
             raise MemoryError
         return pd.DataFrame({"twice": batch["x"] * 2})
 
@@ -204,3 +220,123 @@ def loading_slowly(flag: str, seconds: float) -> Predictor:
     Path(flag).touch()
     time.sleep(seconds)
     return doubling()
+
+
+def tracing(folder: str, seconds: float) -> Predictor:
+    """Doubles, takes its time, and leaves a file for each load and each call: `what-pid-node-GPUs-begin-end`."""
+    import ray
+
+    def trace(what: str, begin: float) -> None:
+        node, gpus = ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        Path(folder, f"{what}-{os.getpid()}-{node}-{gpus}-{begin}-{time.time()}").touch()
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        begin = time.time()
+        time.sleep(seconds)
+        trace("call", begin)
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    trace("load", time.time())
+    return predict
+
+
+def greedy(bytes_per_row: int) -> Predictor:
+    """Doubles, and takes memory for every row of the batch at once, slowly enough to be watched."""
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        held = []
+        for _ in range(len(batch) if bytes_per_row else 0):
+            held.append(np.ones(bytes_per_row, dtype="uint8"))
+            time.sleep(0.005)
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def own_memory() -> int:
+    """Bytes that this process holds and no file or shared memory lies behind: what a copy of mapped weights would add to."""
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return 1024 * int(next(line for line in rollup.splitlines() if line.startswith("Anonymous:")).split()[1])
+
+
+def heavy(megabytes: int) -> Predictor:
+    """Weights of half NumPy, half torch, all of which each call reads; predicts the memory that its process has of its own."""
+    import torch
+
+    array, tensor = np.ones(megabytes << 16), torch.nn.Parameter(torch.ones(megabytes << 17), requires_grad=False)
+
+    def predict(batch: pd.DataFrame) -> dict[str, list[int]]:
+        assert array.mean() == float(tensor.mean()) == 1
+        return {"memory": [own_memory()] * len(batch)}
+
+    return predict
+
+
+class Unpacked:
+    """Doubles, and leaves a file for each time it is unpickled."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        Path(self.folder, f"{os.getpid()}-{time.monotonic_ns()}").touch()
+
+    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+
+def writing(first: int, kind: str, size: int = 1 << 20) -> Predictor:
+    """Adds 1 to its weights from call `first` on: doubles while nobody else's writes reach it, and else predicts -1."""
+    import torch
+
+    weights: Any = np.zeros(size) if kind == "numpy" else torch.nn.Parameter(torch.zeros(size), requires_grad=False)
+    calls = 0
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        nonlocal calls
+        calls += 1
+        if calls >= first:
+            weights[:] += 1
+        untouched = bool((weights == max(0, calls - first + 1)).all())
+        return pd.DataFrame({"twice": batch["x"] * 2 if untouched else -1})
+
+    return predict
+
+
+def network() -> Any:
+    """A torch module with whatever makes sharing hard: tied weights, views, strides, bfloat16, statistics, nothing at all."""
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.tied = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64, bias=False)
+            self.tied.weight = self.one.weight
+            self.norm = torch.nn.BatchNorm1d(64)
+            self.brief = torch.nn.Parameter(torch.randn(64, 8, dtype=torch.bfloat16).t(), requires_grad=False)
+            self.register_buffer("view", self.one.weight.data[8:16])
+            self.register_buffer("none", torch.empty(0))
+            self.register_buffer("sparse", torch.eye(64).to_sparse())
+
+        def forward(self, x: Any) -> Any:
+            hidden = self.norm(self.tied(self.one(x)))
+            return (hidden @ self.sparse).to(torch.bfloat16) @ self.brief.t() + x.mean()
+
+    torch.manual_seed(7)
+    return Network()
+
+
+def in_training() -> Predictor:
+    """A network whose statistics every call updates; what it predicts depends on its batch alone."""
+    import torch
+
+    net = network().train()
+
+    def predict(batch: pd.DataFrame) -> list[float]:
+        x = torch.from_numpy(batch["x"].to_numpy(dtype="float32"))
+        with torch.no_grad():
+            values: list[float] = net(torch.cos(x[:, None] * torch.arange(64))).float().sum(1).tolist()
+        return values
+
+    return predict

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from runner.care import Care
 from runner.dispatch import (
+    LONGEST_WAIT,
     UNBLAMED_WAIT,
     Attempt,
     Dispatcher,
     Event,
+    Pace,
     Retried,
     again,
     call_size,
@@ -72,13 +75,20 @@ class FakePool:
     seen: Counter[str] = field(default_factory=Counter)
     sizes: list[int] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
+    asked_to_grow: int = 0
+    asked_for_room: int = 0
+    asked_what_runs: int = 0
 
     def room(self) -> int:
+        self.asked_for_room += 1
         return self.places - len(self.queue)
+
+    def grow(self) -> None:
+        self.asked_to_grow += 1
 
     def submit(self, ticket: int, work: Work) -> None:
         assert isinstance(work, Asked)
-        assert self.room() > 0, "the dispatcher overfilled the pool"
+        assert len(self.queue) < self.places, "the dispatcher overfilled the pool"
         self.queue.append((ticket, work))
         self.sizes.append(len(work.shards))
 
@@ -113,6 +123,7 @@ class FakePool:
         return Failure(of.id, kinds[word], word) if word in kinds else receipt(of, self.seconds)
 
     def running(self) -> list[int]:
+        self.asked_what_runs += 1
         return [ticket for ticket, _ in self.queue[:1]]
 
     def abandon(self, ticket: int) -> None:
@@ -144,6 +155,13 @@ def failed(events: list[Event]) -> list[Failure]:
 def test_every_shard_is_committed_once() -> None:
     shards = [shard(i) for i in range(7)]
     assert committed(dispatched(FakePool({}), shards, Errors())) == [each.id for each in shards]
+
+
+@pytest.mark.parametrize(("shards", "wanted"), [(2, False), (3, True)])
+def test_a_pool_is_told_while_work_waits_that_it_has_no_room_for(shards: int, wanted: bool) -> None:
+    pool = FakePool({}, places=2)
+    dispatched(pool, [shard(i) for i in range(shards)], Errors())
+    assert (pool.asked_to_grow > 0) is wanted
 
 
 def test_transient_failures_are_tried_again_within_the_budget() -> None:
@@ -242,22 +260,87 @@ def test_backoff_grows_within_bounds(tries: int, jitter: float) -> None:
     assert backoff(tries, jitter) <= backoff(tries + 1, jitter)
 
 
-@given(st.integers(1, 1000), st.integers(1, 64), st.none() | st.floats(0, 100))
-def test_calls_never_starve_other_workers(count: int, workers: int, pace: float | None) -> None:
+@given(st.integers(1, 1000), st.integers(1, 64), st.none() | st.builds(Pace, st.floats(0, 100), st.floats(0, 100)))
+def test_calls_never_starve_other_workers(count: int, workers: int, pace: Pace | None) -> None:
     size = call_size([Attempt(shard(i)) for i in range(count)], workers, pace)
     assert 1 <= size <= max(1, count // (4 * workers))
 
 
 def test_calls_are_filled_to_a_quarter_of_a_second() -> None:
     pending = [Attempt(shard(i)) for i in range(10_000)]
-    assert [call_size(pending, 2, pace) for pace in (None, 10.0, 0.25, 0.1, 0.01, 0.0)] == [1, 1, 1, 2, 25, 64]
+    assert call_size(pending, 2, None) == 1
+    assert [call_size(pending, 2, Pace(each, 0)) for each in (10.0, 0.25, 0.1, 0.01, 0.0)] == [1, 1, 2, 25, 64]
     alone = [*pending[:3], Attempt(shard(3), alone=True), *pending[3:]]
-    assert call_size(alone, 2, 0.0) == 3
-    assert call_size(alone[3:], 2, 0.0) == 1
+    assert call_size(alone, 2, Pace(0, 0)) == 3
+    assert call_size(alone[3:], 2, Pace(0, 0)) == 1
+
+
+def test_calls_are_longer_where_each_begins_and_ends_with_a_wait() -> None:
+    pending = [Attempt(shard(i)) for i in range(10_000)]
+    assert [call_size(pending, 2, Pace(0.5, edges)) for edges in (0.0, 0.1, 0.2, 99.0)] == [1, 4, 8, 10]
+
+
+def test_the_wait_of_a_call_is_that_of_its_edges() -> None:
+    shards = [shard(i) for i in range(3)]
+    stages = [Stages(0.15, 0.5, 0.0), Stages(0.01, 0.5, 0.0), Stages(0.01, 0.5, 0.1)]
+    receipts = [replace(receipt(each, 0), stages=stage) for each, stage in zip(shards, stages, strict=True)]
+    pace = Pace.of(receipts)
+    assert (round(pace.shard, 3), round(pace.edges, 3)) == (0.59, 0.25)
+    assert Pace(1.0, 0.0).after(Pace(2.0, 1.0)) == Pace(1.8, 0.8)
 
 
 def test_a_failure_without_budget_ends() -> None:
     assert again(Attempt(shard(1)), Failure("", "transient", ""), Errors(max_retries=0), 0, 0) is None
+
+
+# ---------------------------------------------------------------- many shards, many workers
+
+
+class Watched(Sequence[Attempt]):
+    """A million pending shards, of which somebody looks at some."""
+
+    def __init__(self) -> None:
+        self.looked_at = 0
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, index: Any) -> Any:
+        self.looked_at += 1
+        return Attempt(shard(0))
+
+
+def test_the_size_of_a_call_is_found_without_looking_at_all_that_is_pending() -> None:
+    pending = Watched()
+    assert call_size(pending, 8000, Pace(1e-3, 0)) == 31
+    assert pending.looked_at <= 64
+
+
+def test_a_large_pool_is_filled_without_being_asked_for_room_each_time() -> None:
+    pool = FakePool({}, places=500)
+    dispatched(pool, [shard(i) for i in range(500)], Errors())
+    waits = 500 + 1  # the pool answers one call at a time
+    assert pool.asked_for_room <= waits
+
+
+def test_what_runs_is_looked_at_now_and_then_and_not_after_each_call() -> None:
+    pool = FakePool({}, places=500)
+    dispatched(pool, [shard(i) for i in range(500)], Errors(shard_timeout=1000))
+    assert pool.now == pytest.approx(500 * LONGEST_WAIT)
+    pool.asked_what_runs, pool.now = 0, 0.0
+    events = Dispatcher(pool, Asked, Errors(shard_timeout=1000), now=lambda: 0.0).run([shard(i) for i in range(500)])
+    assert len(list(events)) == 500
+    assert pool.asked_what_runs == 1, "in no time at all"
+
+
+@given(st.lists(st.sampled_from(["transient", "lost", "queued", "ok"]), max_size=12), st.integers(1, 4))
+def test_what_is_in_flight_is_counted(words: list[str], places: int) -> None:
+    shards = [shard(i) for i in range(12)]
+    pool = FakePool({each.id: [word] for each, word in zip(shards, words, strict=False)}, places=places)
+    dispatcher = Dispatcher(pool, Asked, Errors(max_lost_workers=9), now=lambda: pool.now)
+    for _ in dispatcher.run(shards):
+        assert dispatcher.in_flight == sum(len(work.shards) for _, work in pool.queue)
+    assert dispatcher.in_flight == 0
 
 
 WORDS = st.lists(st.sampled_from(["transient", "lost", "queued", "ok"]), max_size=4)
