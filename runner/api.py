@@ -72,7 +72,8 @@ def plan(
     """
     from runner.preview import preview
 
-    return preview(_checked(config, model, config_dir).job)
+    checked = _checked(config, model, config_dir)
+    return preview(checked.job, checked.plan)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from runner.help import CONF
 from runner.overrides import Examined
 from runner.targets import refused_by_hydra
 
-OPEN = ("vars", "source", "model", "mode", "resources", "errors", "sink", "predict", "ray", "verify")
+OPEN = ("vars", "source", "model", "mode", "resources", "errors", "sink", "predict", "ray", "plan", "verify")
 
 
 def register() -> None:

@@ -15,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runner import crosscheck
-from runner.check import BROKEN, bind, is_missing, required
+from runner.check import BROKEN, bind, is_missing, nearest, required
 from runner.composition import task_overrides
 from runner.errors import ConfigError
+from runner.fingerprint import ARTIFACT, FIELDS
 from runner.help import CONF
 from runner.overrides import unknown
 from runner.resolve import is_broken, resolved
@@ -32,6 +33,7 @@ from runner.types import (
     Errors,
     Loader,
     Mode,
+    Plan,
     Positive,
     Predict,
     Predictor,
@@ -62,6 +64,7 @@ class Checked:
 
     job: Job
     action: Action
+    plan: Plan
     verify: Verify
     notes: list[str]
 
@@ -103,14 +106,22 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     values = resolved(cfg, known.broken, found)
     parts = _Parts(values, found)
     top = parts.options(Top, "")
-    verify = parts.options(Verify, "verify")
+    plan, verify = parts.options(Plan, "plan"), parts.options(Verify, "verify")
     job = _assemble(parts, top, run_dir, known.model)
     notes = crosscheck.check(values, found, sweep=known.sweep)
-    if found or job is None or top is None or verify is None:
+    found += _unknown_fields(job.sink) if job is not None else []
+    if found or job is None or top is None or plan is None or verify is None:
         raise ConfigError(_once([*found, *parts.data_problems()]))
     command = _command(known.argv, parts.sink_path, job) if known.argv is not None else None
     job = replace(job, config=redacted(raw), sink_path=parts.sink_path, command=command)
-    return Checked(job, top.action, verify, notes)
+    return Checked(job, top.action, plan, verify, notes)
+
+
+def _unknown_fields(sink: Sink) -> list[str]:
+    """`sink.accept` of what no fingerprint has: the difference it is meant for would be refused all the same."""
+    known = [*FIELDS, *(f"sink.{name}" for name in sink.settings())]
+    absent = [name for name in sink.accept if name not in known and not name.startswith(ARTIFACT)]
+    return [f"sink.accept: there is no field {name!r} of the fingerprint{nearest(name, known)}" for name in absent]
 
 
 def _lost_presets(raw: Any) -> list[str]:

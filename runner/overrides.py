@@ -16,7 +16,7 @@ from runner.check import nearest
 from runner.secrets import HIDDEN, shown_override
 
 GROUPS = ("source", "model", "mode", "resources", "errors", "sink", "job")
-KEYS = (*GROUPS, "action", "num_actors", "batch_size", "shard_bytes", "vars", "predict", "ray", "verify")
+KEYS = (*GROUPS, "action", "num_actors", "batch_size", "shard_bytes", "vars", "predict", "ray", "plan", "verify")
 CUSTOM = ("source", "model", "mode", "sink")  # groups whose `_target_` may be anybody's
 Options = Callable[[str], Sequence[str]]
 

@@ -1,4 +1,4 @@
-"""`action=plan`: what would run, what is done, and what fits; nothing is run and nothing is written."""
+"""`action=plan`: what would run, what is done, what fits and, if asked, which batch size; no part is predicted, nothing is written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from runner.planning import demands
 from runner.report import counted, size
 from runner.signals import Signals
 from runner.spec import Job
-from runner.types import Fit, Shard
+from runner.tuning import tune
+from runner.types import Fit, Plan, Shard
 
 SHOWN = 20
 
 
-def preview(job: Job) -> list[str]:
+def preview(job: Job, plan: Plan) -> list[str]:
     """The lines to print.
 
     Raises:
@@ -31,6 +32,7 @@ def preview(job: Job) -> list[str]:
         *(f"note: {note}" for note in survey.notes),
         f"each call asks for {_asked(job)}",
         *_fitting(job),
+        *(tune(job, survey, survey.pending or shards) if plan.tune_batch else ()),
         f"output: {ledger.store.root}",
     ]
 

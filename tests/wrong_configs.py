@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 DATA = ("source=parquet", "source.path=in", "mode=inline")
-KEYS = "source, model, mode, resources, errors, sink, job, action, num_actors, batch_size, shard_bytes, vars, predict, ray, verify"
+KEYS = "source, model, mode, resources, errors, sink, job, action, num_actors, batch_size, shard_bytes, vars, predict, ray, plan, verify"
 SOURCES = "arrow, auto, csv, custom, jsonl, orc, parquet, taxi"
 JOBS = "classic_actors, classic_gpu, classic_tasks, none, taxi_s3"
 OPS = ("model._target_=ops.loaders.load",)
@@ -68,7 +68,7 @@ WRONG: tuple[Case, ...] = (
     ),
     case(
         ("mode=actors", "mode.max_siz=3"),
-        "mode.max_siz: no such key (there are: size, max_tasks_in_flight_per_actor, ready_timeout)",
+        "mode.max_siz: no such key (did you mean max_size?)",
     ),
     data(
         " ".join((*OPS, "model.alhpa=1", "model.alpha=x", "model.path=[m]")),
@@ -95,6 +95,16 @@ WRONG: tuple[Case, ...] = (
         "sink.save_mode=resum: expected resume, append, overwrite or error (did you mean resume?)",
     ),
     data("sink.keep_columns=al", "sink.keep_columns=al: expected a list or all (did you mean all?)"),
+    data(
+        "sink.accept=[model.cod]",
+        "sink.accept: there is no field 'model.cod' of the fingerprint (did you mean model.code?)",
+    ),
+    data(
+        "sink.accept=[batch_size,weights]",
+        "sink.accept: there is no field 'weights' of the fingerprint (there are: model, model.arguments, model.code, "
+        "predict.version, predict.input, predict.columns, predict.output_schema, batch_size, source.filters, "
+        "sink.format, sink.keep_columns, sink.layout, sink.compression)",
+    ),
     data("sink.layout=[flat]", "sink.layout=[flat]: expected flat or like_source"),
     data("predict.input=spark", "predict.input=spark: expected pandas, arrow, numpy or torch"),
     data("predict.columns=a", "predict.columns=a: expected a list or null"),
@@ -158,6 +168,18 @@ WRONG: tuple[Case, ...] = (
     case(
         ("mode=actors", "num_actors=3", "mode.size=2"),
         "num_actors=3: has no effect beside mode.size=2; give one of them",
+    ),
+    case(
+        ("mode=actors", "mode.min_size=3", "mode.max_size=2"),
+        "mode.min_size=3: is more than mode.max_size=2",
+    ),
+    case(
+        ("mode=actors", "num_actors=3", "mode.max_size=2"),
+        "num_actors=3: is a fixed size, which makes no sense beside mode.max_size; give one or the other",
+    ),
+    case(
+        ("mode=actors", "mode.size=3", "mode.min_size=1", "mode.max_size=2"),
+        "mode.size=3: is a fixed size, which makes no sense beside mode.min_size and mode.max_size; give one or the other",
     ),
     data("predict.columns=[]", "predict.columns=[]: expected at least one column, or null for all"),
     data("sink.keep_columns=[a,a]", "sink.keep_columns: a is there twice"),
