@@ -39,8 +39,14 @@ class Apart:
         self.process.wait()
 
 
-def end_with(parent: int) -> None:
-    """End this process when its parent is gone, also in the middle of a call: a killed parent cannot stop what is stuck."""
+def belong_to(parent: int) -> None:
+    """Live and end with the parent.
+
+    It alone decides what a signal to the whole group means (Ctrl-C, `timeout`, systemd), so this process ignores them. And when it
+    is gone this process ends, also in the middle of a call: a killed parent cannot stop what is stuck.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -62,7 +62,7 @@ class Child:
 
 def serve(pipe: Connection[Any, Any]) -> None:
     """The child's life: the model first, then batches until the pipe is closed."""
-    apart.end_with(os.getppid())
+    apart.belong_to(os.getppid())
     is_loader, held = pickle.loads(pipe.recv_bytes())
     predictor: Predictor = held() if is_loader else held
     while True:

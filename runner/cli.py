@@ -154,7 +154,7 @@ def _do(checked: Checked) -> int:
     for note in checked.notes:
         print(f"note: {note}", file=sys.stderr)
     lines, code = {"run": _run, "plan": _plan, "verify": _verify}[checked.action](checked)
-    print("\n".join(lines))
+    _show(lines)
     return code
 
 
@@ -168,7 +168,7 @@ def _run(checked: Checked) -> tuple[list[str], int]:
 def _plan(checked: Checked) -> tuple[list[str], int]:
     from runner.preview import preview
 
-    return preview(checked.job), 0
+    return preview(checked.job, checked.plan), 0
 
 
 def _verify(checked: Checked) -> tuple[list[str], int]:
@@ -187,7 +187,17 @@ def _end(error: RunnerError) -> None:
     if told or not isinstance(error, Interrupted):
         _tell(str(error).splitlines())
     if not told:
-        print("\n".join(summary(report)))
+        _show(summary(report))
+
+
+def _show(lines: list[str]) -> None:
+    """Print to whoever still reads: a closed pipe (`| head`) changes nothing of what was done."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter would try, and tell, once more
 
 
 def _interrupted() -> int:

@@ -13,7 +13,8 @@ from runner.secrets import HIDDEN, holds_password, shown
 from runner.storage import absolute, is_local
 
 ACTORS = "runner.modes.actors.Actors"
-WITHOUT_RAY = ("runner.modes.inline.Inline", "runner.modes.processes.Processes")
+INLINE = "runner.modes.inline.Inline"
+WITHOUT_RAY = (INLINE, "runner.modes.processes.Processes")
 PACKAGES = {  # a built-in loader's packages, each with the paths that it is needed for
     "models.sklearn.load": {"sklearn": ".*", "joblib": ".*", "skops": r".*\.skops"},
     "models.torch.load": {"torch": ".*", "safetensors": r".*\.safetensors"},
@@ -42,9 +43,10 @@ def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> lis
     _bad_rows(_at(values, "errors", "max_bad_rows"), problems)
     problems += _sink_in_source(values)
     notes, wrong = _num_actors(values, sweep=sweep)
+    problems += _pool_bounds(values)
     gpus = _num_gpus(values)
     problems += [*wrong, *([] if sweep else gpus)]
-    return [*notes, *(gpus if sweep else [])]
+    return [*notes, *(gpus if sweep else []), *_without_effect(values)]
 
 
 def needed(values: Mapping[str, Any]) -> dict[str, str] | None:
@@ -184,6 +186,18 @@ def _num_gpus(values: Mapping[str, Any]) -> list[str]:
     return [f"resources.num_gpus={given}: has no effect with mode={mode}; take mode=tasks or mode=actors, or 0"]
 
 
+def _without_effect(values: Mapping[str, Any]) -> list[str]:
+    """What a preset for a cluster may well say, and this machine's own modes cannot do: only notes, so that it can be debugged."""
+    target = _at(values, "mode", "_target_")
+    if target not in WITHOUT_RAY:
+        return []
+    asked = [("resources", "memory"), ("resources", "resources"), ("resources", "accelerator_type"),
+             ("resources", "scheduling_strategy"), *([("errors", "shard_timeout")] if target == INLINE else [])]  # fmt: skip
+    mode = str(target).split(".")[2]
+    given = [(f"{group}.{name}", value) for group, name in asked if (value := _at(values, group, name))]
+    return [f"{key}={value}: has no effect with mode={mode}" for key, value in given]
+
+
 def _num_actors(values: Mapping[str, Any], *, sweep: bool) -> tuple[list[str], list[str]]:
     """`num_actors` where nothing asks for it: a problem, but in a sweep over modes only a note."""
     given, target = values.get("num_actors"), _at(values, "mode", "_target_")
@@ -198,3 +212,21 @@ def _num_actors(values: Mapping[str, Any], *, sweep: bool) -> tuple[list[str], l
     if sweep:
         return [f"num_actors={given}: no effect with mode={mode}"], []
     return [], [f"num_actors={given}: has no effect with mode={mode}; take mode=actors, or leave num_actors out"]
+
+
+def _pool_bounds(values: Mapping[str, Any]) -> list[str]:
+    """`mode.min_size` and `mode.max_size`, beside each other and beside a fixed size."""
+    if _at(values, "mode", "_target_") != ACTORS:
+        return []
+    bounds = {f"mode.{name}": _at(values, "mode", name) for name in ("min_size", "max_size")}
+    given = {key: bound for key, bound in bounds.items() if isinstance(bound, int)}
+    size = _at(values, "mode", "size")
+    if given and isinstance(size, int):
+        key = "num_actors" if size == values.get("num_actors") else "mode.size"
+        return [
+            f"{key}={size}: is a fixed size, which makes no sense beside {' and '.join(given)}; give one or the other"
+        ]
+    if len(given) == 2 and given["mode.min_size"] > given["mode.max_size"]:
+        fewest, most = given.values()
+        return [f"mode.min_size={fewest}: is more than mode.max_size={most}"]
+    return []

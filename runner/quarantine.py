@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.storage import Store
 from runner.types import Fragment, Reader, Shard
@@ -65,7 +65,10 @@ def file_name(shard: Shard) -> str:
 
 
 def publish(store: Store, shard: Shard, reader: Reader, bad: Sequence[BadRow]) -> None:
-    """Write the bad rows of a shard, in input order: every column of the input, then source, row number and error."""
+    """Write the bad rows of a shard, in input order: every column of the input, then source, row number and error.
+
+    A row of an earlier quarantine keeps the source and number that it came with.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -83,12 +86,15 @@ def _whole(reader: Reader, fragment: Fragment, bad: Sequence[BadRow]) -> pa.Tabl
     if not bad:
         return None
     rows = reader.whole_rows(fragment, [row.number for row in bad])
-    rows = rows.drop_columns([name for name in ADDED if name in rows.column_names])  # of an earlier quarantine
-    values: tuple[list[str] | list[int], ...] = (
-        [fragment.file.path] * len(bad),
-        [row.number for row in bad],
-        [type(row.error).__name__ for row in bad],
-        [str(row.error) for row in bad],
-    )
-    added = pa.table(dict(zip(ADDED, values, strict=True)))
-    return pa.table([*rows.columns, *added.columns], names=[*rows.column_names, *ADDED])
+    again = set(ADDED) <= set(rows.column_names)
+    places: tuple[Any, Any] = ([fragment.file.path] * len(bad), [row.number for row in bad])
+    source, number = (rows.column("_source"), rows.column("_row")) if again else places
+    errors = [[type(row.error).__name__ for row in bad], [str(row.error) for row in bad]]
+    added = pa.table([source, number, *errors], names=ADDED)
+    own = rows.drop_columns(ADDED) if again else rows.rename_columns([_beside(name) for name in rows.column_names])
+    return pa.table([*own.columns, *added.columns], names=[*own.column_names, *ADDED])
+
+
+def _beside(name: str) -> str:
+    """A column of the input's own that has the name of one of ours keeps its values under another."""
+    return f"input{name}" if name in ADDED else name

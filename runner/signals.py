@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks the job to drain, the second stops it at once."""
+"""SIGINT and SIGTERM: the first asks the job to drain what is in flight, the second stops it at once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from runner.errors import Interrupted
 
 
 class Signals:
-    """A context in which the first signal is only noted.
+    """A context in which the first signal is only noted, from the moment that work may be in flight.
 
     Attributes:
         number: The signal that came, 0 for none.
+        in_flight: Whether there may be work that a first signal lets finish; before, it stops at once.
     """
 
     def __init__(self, grace_period: float = 0.0) -> None:
         """Nothing has come yet; `grace_period` is the seconds that follow a first signal."""
-        self.number = 0
+        self.number, self.in_flight = 0, False
         self._grace_period, self._came = grace_period, 0.0
         self._before: dict[int, Any] = {}
 
@@ -68,6 +69,7 @@ class Signals:
                     signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.number:
+        second, self.number = self.number != 0, self.number or number
+        if second or not self.in_flight:
             raise KeyboardInterrupt
-        self.number, self._came = number, time.monotonic()
+        self._came = time.monotonic()

@@ -14,10 +14,12 @@ from typing import Any
 
 from runner import quarantine
 from runner.errors import ConfigError
-from runner.ledger import MANIFEST, SUCCESS, Ledger, named
+from runner.ledger import MANIFEST, REWRITE, SUCCESS, Ledger, named
 from runner.report import counted
 from runner.spec import Job
 from runner.types import Fragment, Reader, Shard
+
+REMEDY = "delete the part and run the job again to predict it anew"
 
 
 @dataclass
@@ -67,7 +69,12 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
 
 def _manifest(ledger: Ledger) -> dict[str, Mapping[str, Any]]:
     text = ledger.store.read(MANIFEST)
-    return {} if text is None else {part["shard"]: part for part in json.loads(text)["parts"]}
+    try:
+        return {} if text is None else {part["shard"]: part for part in json.loads(text)["parts"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{ledger.store.path(MANIFEST)}: cannot be read ({type(error).__name__}: {error}); {REWRITE}"
+        ) from error
 
 
 def _unfinished(ledger: Ledger, manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -76,7 +83,7 @@ def _unfinished(ledger: Ledger, manifest: Mapping[str, Any]) -> Iterator[str]:
     if not ledger.listed(SUCCESS):
         yield f"{SUCCESS}: is missing; the job is not complete"
     if unlisted := [ledger.part(shard) for shard in ledger.shards if shard.id not in manifest]:
-        yield f"{MANIFEST}: does not account for {named(unlisted)}"
+        yield f"{MANIFEST}: does not account for {named(unlisted)}; run the job again, which writes what is missing"
 
 
 def _strangers(ledger: Ledger) -> Iterator[str]:
@@ -123,13 +130,15 @@ def _part_problems(job: Job, ledger: Ledger, shard: Shard, entry: Mapping[str, A
         return
     verdict.parts += 1
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != entry["checksum"]:
-        yield f"{name}: is not what was committed: {len(content):,} bytes, {entry['bytes']:,} in the manifest, or other content"
+        size = f"{len(content):,} bytes, {entry['bytes']:,} were committed"
+        what = size if len(content) != entry["bytes"] else "the same size, but another checksum"
+        yield f"{name}: is not what was committed: {what}; {REMEDY}"
         return
     rows, bad = job.sink.count_rows(content), ledger.quarantined(shard)
     verdict.rows_in, verdict.rows_out = verdict.rows_in + entry["rows_in"], verdict.rows_out + rows
     verdict.rows_quarantined += bad
     if rows + bad != entry["rows_in"]:
-        yield f"{name}: {rows:,} rows and {bad:,} in quarantine do not make {entry['rows_in']:,} rows of input"
+        yield f"{name}: {rows:,} rows and {bad:,} in quarantine do not make {entry['rows_in']:,} rows of input; {REMEDY}"
 
 
 def _row_problems(job: Job, shard: Shard, entry: Mapping[str, Any], skipped: set[str]) -> Iterator[str]:

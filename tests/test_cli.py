@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
-from outside import ROWS, predictions, runner, write_data, write_ops
+from outside import ROWS, predictions, runner, without_privileges, write_data, write_ops
 
 from runner.__main__ import main
 from runner.overrides import readable, unreadable
@@ -217,21 +217,12 @@ def read_only() -> Iterator[Path]:
 
 def test_a_read_only_working_directory(read_only: Path) -> None:
     out = Path(tempfile.mkdtemp())
-    command = [*_without_privileges(), sys.executable, "-m", "runner", *DATA, f"sink.path={out}/predictions"]
+    command = [*without_privileges(), sys.executable, "-m", "runner", *DATA, f"sink.path={out}/predictions"]
     done = subprocess.run(command, cwd=read_only, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(predictions(out / "predictions")) == ROWS
     assert [path.name for path in read_only.iterdir()] == ["in"]
     shutil.rmtree(out)
-
-
-def _without_privileges() -> list[str]:
-    """Permissions mean nothing to root, unless it gives that up."""
-    if os.getuid() != 0:
-        return []
-    if (setpriv := shutil.which("setpriv")) is None:
-        pytest.skip("root may write everywhere, and there is no setpriv to prevent it")
-    return [setpriv, "--inh-caps=-all", "--bounding-set=-all"]
 
 
 def test_without_a_sink_the_closing_line_resumes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,3 +264,15 @@ def test_an_interrupt_before_the_job_says_so(
     monkeypatch.setattr(cli, "prepare", interrupt)
     assert main([*DATA]) == 130
     assert capsys.readouterr().err == "interrupted before anything was predicted\n"
+
+
+@pytest.mark.parametrize("action", ["plan", "run"])
+def test_a_reader_that_leaves_changes_nothing(place: Path, action: str) -> None:
+    """`python -m runner ... | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "runner", *DATA, "sink.path=out", f"action={action}"]
+    done = subprocess.run(command, cwd=place, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 0
+    assert "Error" not in done.stderr

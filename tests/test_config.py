@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,26 @@ def test_gpus_without_effect_are_a_note_in_a_sweep(place: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
+    ("mode", "override", "effect"),
+    [
+        ("inline", "errors.shard_timeout=60", False),
+        ("processes", "errors.shard_timeout=60", True),
+        ("inline", "resources.memory=1000GiB", False),
+        ("processes", "resources.memory=1000GiB", False),
+        ("processes", "resources.resources={tpu: 1}", False),
+        ("processes", "resources.scheduling_strategy=SPREAD", False),
+    ],
+)
+def test_what_only_a_cluster_has_is_a_note_on_this_machine(
+    mode: str, override: str, effect: bool, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The preset of a cluster can be debugged here."""
+    assert place.exists()
+    assert main([*DATA, f"mode={mode}", override, "sink.path=out"]) == 0
+    assert (f": has no effect with mode={mode}" not in capsys.readouterr().err) == effect
+
+
+@pytest.mark.parametrize(
     ("absent", "override", "said"),
     [
         ("joblib", "model=sklearn model.path=x.joblib", "model=sklearn needs joblib: pip install 'ray-batch-runner[sklearn]'"),
@@ -199,3 +220,11 @@ def test_a_presets_own_loader_wins_over_a_chosen_option(place: Path, capsys: pyt
     assert main([*DATA, "--config-dir=conf", "job=own", "model=sklearn", "model.path=m.joblib"]) == 2
     (line,) = told(capsys.readouterr().err)
     assert line.startswith("model=sklearn, but model._target_=models.ours.load is set as well, which wins")
+
+
+@pytest.mark.parametrize("version", [(), ("predict.version=two",)])
+def test_every_field_that_is_recorded_can_be_accepted(version: tuple[str, ...], place: Path) -> None:
+    command = [*DATA, *version, "sink.path=out"]
+    assert main(command) == 0
+    fields = json.loads((place / "out/_runner/recipe.json").read_text())["fields"]
+    assert main([*command, f"sink.accept=[{','.join(fields)}]"]) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -389,29 +388,27 @@ def test_files_that_are_not_ours_are_refused_and_left(executor: Runs, tmp_path: 
 # ---------------------------------------------------------------- empty input
 
 
-def empty_files(folder: Path, kinds: Sequence[str]) -> None:
+def empty_files(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for i, kind in enumerate(kinds):
-        path = folder / f"{i:03}.parquet"
-        if kind == "zero bytes":
-            path.touch()
-        else:
-            pq.write_table(pa.table({"x": pa.array([], pa.int64()), "id": pa.array([], pa.string())}), path)
+    for i in range(count):
+        pq.write_table(
+            pa.table({"x": pa.array([], pa.int64()), "id": pa.array([], pa.string())}), folder / f"{i:03}.parquet"
+        )
 
 
 def test_empty_files_among_others_give_empty_parts(executor: Runs, tmp_path: Path) -> None:
-    empty_files(tmp_path / "in", ["zero bytes", "zero rows"])
+    empty_files(tmp_path / "in", 2)
     write_input(tmp_path / "in", files=1, first=2)
     report = executor(job(tmp_path))
     assert (report.rows_out, len(parts(tmp_path))) == (25, 3)
     assert {str(pq.read_schema(part)) for part in parts(tmp_path)} == {"twice: int64"}
 
 
-@pytest.mark.parametrize("kinds", [["zero bytes"], ["zero rows"], ["zero bytes", "zero rows"]])
-def test_nothing_but_empty_files_is_a_success(executor: Runs, tmp_path: Path, kinds: list[str]) -> None:
-    empty_files(tmp_path / "in", kinds)
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_but_empty_files_is_a_success(executor: Runs, tmp_path: Path, count: int) -> None:
+    empty_files(tmp_path / "in", count)
     report = executor(job(tmp_path))
-    assert (report.status, report.rows_out, len(parts(tmp_path))) == ("complete", 0, len(kinds))
+    assert (report.status, report.rows_out, len(parts(tmp_path))) == ("complete", 0, count)
     write_input(tmp_path / "in", files=1, first=2)
     assert executor(job(tmp_path, **{"sink.save_mode": "append"})).rows_out == 25
 
@@ -597,3 +594,15 @@ def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
     done = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 75
     assert "ray.address=127.0.0.1:1: nothing answers there" in done.stderr
+
+
+def test_a_short_run_is_told_that_it_needs_no_ray() -> None:
+    from runner.report import Report, summary
+
+    def note(**more: Any) -> bool:
+        lines = summary(Report("run", "out", committed=1, **more))
+        return any("mode=processes does the same without Ray" in line for line in lines)
+
+    assert note(ray_seconds=4.0, predicting_seconds=1.0)
+    assert not note(ray_seconds=4.0, predicting_seconds=60.0)
+    assert not note(ray_seconds=0.0, predicting_seconds=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,8 @@ def test_sigkill_of_the_driver_loses_and_doubles_nothing(tmp_path: Path, mode: s
     assert predicted(tmp_path) == [2 * x for x in range(300)]
     assert (tmp_path / "out/_SUCCESS").exists()
     assert "were there before" in out
+    [report] = (json.loads(file.read_text()) for file in (tmp_path / "out/_runner/runs").glob("*/report.json"))
+    assert (report["ray_seconds"] > 0) == (mode in {"tasks", "actors"})
 
 
 def test_a_killed_run_gives_the_bytes_of_a_calm_one(tmp_path: Path) -> None:
@@ -107,16 +110,19 @@ def test_a_first_signal_drains_and_the_same_command_continues(
     assert predicted(tmp_path) == [2 * x for x in range(300)]
 
 
-@pytest.mark.parametrize("mode", ["tasks", "actors"])
-def test_a_signal_while_the_model_loads_is_an_interruption(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "place"),
+    [("inline", "driver"), ("processes", "driver"), ("tasks", "driver"), ("tasks", "worker"), ("actors", "worker")],
+)
+def test_a_signal_while_the_model_loads_is_an_interruption(tmp_path: Path, mode: str, place: str) -> None:
     """With a big model that is minutes: just when a scheduler takes the machine back."""
     write_input(tmp_path / "in", files=2)
     flag = tmp_path / "loading"
     model = [
         "model._target_=predictors.loading_slowly",
         f"model.flag={flag}",
-        "model.seconds=40",
-        "predict.load_on=worker",
+        "model.seconds=600",
+        f"predict.load_on={place}",
     ]
     running = start(tmp_path, mode, *model, "errors.grace_period=1")
     deadline = time.monotonic() + 60
@@ -124,12 +130,38 @@ def test_a_signal_while_the_model_loads_is_an_interruption(tmp_path: Path, mode:
         assert running.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    if mode == "tasks" and place == "driver":
+        _wait_for_ray(running)  # while it starts, SIGTERM is its own
     processes = family(running)
     running.send_signal(signal.SIGTERM)
     out, errors = running.communicate(timeout=60)
     assert running.returncode == 143, errors
     assert "interrupted: " in out
-    assert "stopping on signal" in errors or "continue with" in out
+    assert "continue with" in out
+    assert all_gone(processes)
+
+
+def _wait_for_ray(running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not any("ray::IDLE" in " ".join(each.cmdline()) for each in family(running)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_drains_too(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, `timeout` and systemd send it to every process of the job."""
+    write_input(tmp_path / "in", files=12)
+    running = start(tmp_path, "processes")
+    _wait_for_parts(tmp_path, 2, running)
+    processes = family(running)
+    os.killpg(running.pid, number)
+    out, errors = running.communicate(timeout=60)
+    assert running.returncode == 128 + number, errors
+    assert "interrupted: " in out
+    assert "trying" not in errors
+    assert "lost worker" not in out
     assert all_gone(processes)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_job import digests, job, manifest, predicted, write_input
 
-from runner import JobFailed, SinkRefused
+from runner import JobFailed, SinkRefused, run
 from runner.isolate import Good, Guilty, bisect
 from runner.quarantine import Budget
 
@@ -87,6 +87,25 @@ def test_a_quarantine_is_a_source_for_a_later_run(executor: Runs, tmp_path: Path
     assert mended == [2 * x for x in sorted(BAD)]
 
 
+def test_a_row_that_fails_again_keeps_the_place_it_came_from(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    config = {**quarantine_job(tmp_path), "mode": "inline"}
+    run(config)
+    again = {"source.path": str(tmp_path / "out/_runner/quarantine"), "sink.path": str(tmp_path / "again")}
+    run({**config, **again, "errors.max_bad_rows": 9, "predict.columns": ["x"], "model.values": [min(BAD)]})
+    [first] = pq.read_table(tmp_path / "again/_runner/quarantine").to_pylist()
+    [was] = [row for row in quarantined(tmp_path).to_pylist() if row["x"] == min(BAD)]
+    assert first == was
+
+
+def test_columns_of_the_inputs_own_are_kept_beside_ours(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"x": [1, min(BAD)], "_row": ["a", "b"]}), tmp_path / "in/0.parquet")
+    run({**quarantine_job(tmp_path), "mode": "inline", "predict.columns": ["x"]})
+    [row] = quarantined(tmp_path).to_pylist()
+    assert (row["input_row"], row["_row"]) == ("b", 1)
+
+
 def test_strict_names_the_first_and_quarantine_continues_from_there(executor: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     with pytest.raises(JobFailed, match=r"row \d+: ArithmeticError: cannot predict"):
@@ -97,7 +116,9 @@ def test_strict_names_the_first_and_quarantine_continues_from_there(executor: Ru
 
 def test_a_count_of_bad_rows_stops_the_job_and_names_the_first(executor: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    with pytest.raises(JobFailed, match=r"errors\.max_bad_rows=3 allows 3"):
+    with pytest.raises(
+        JobFailed, match=r"errors\.max_bad_rows=3 allows 3: \S+\.parquet row \d+: ArithmeticError: cannot"
+    ):
         executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 3}))
     assert not (tmp_path / "out/_SUCCESS").exists()
     report = executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 4}))
@@ -110,7 +131,7 @@ def test_a_fraction_is_checked_at_the_end(executor: Runs, tmp_path: Path) -> Non
         JobFailed, match=r"4 of 100 rows are bad; errors\.max_bad_rows=0\.03 allows 0\.03 of the rows seen"
     ):
         executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.03}))
-    with pytest.raises(JobFailed, match="4 of 100 rows"):
+    with pytest.raises(JobFailed, match=r"4 of 100 rows .*they are in .*/_runner/quarantine/; allow more, or mend the model"):
         executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.03}))
     assert executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.04})).status == "complete"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_job import job, manifest, parts, write_input
+from test_job import digests, job, manifest, parts, write_input
 
 from runner import run
 from runner.__main__ import main
@@ -40,6 +41,58 @@ def verified(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> 
     capsys.readouterr()
     code = main(command(tmp_path, "action=verify", *more))
     return code, capsys.readouterr().out
+
+
+def flip_a_byte(out: Path) -> str:
+    part = sorted(out.glob("part-*"))[2]
+    content = bytearray(part.read_bytes())
+    content[20] ^= 255
+    part.write_bytes(content)
+    return f"{part.name}: is not what was committed: the same size, but another checksum"
+
+
+@pytest.mark.parametrize("harm", ["truncate_a_part", "swap_a_part", "flip_a_byte", "delete_a_quarantine"])
+def test_what_it_names_can_be_deleted_and_is_predicted_anew(
+    done: Path, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    before = digests(done)
+    globals()[harm](done / "out")
+    code, told = verified(done, capsys)
+    assert code == 1
+    named = re.findall(r"(part-\S+): .*delete the part and run the job again", told)
+    assert named
+    for name in named:
+        (done / "out" / name).unlink()
+    assert main(command(done)) == 0
+    assert verified(done, capsys)[0] == 0
+    assert digests(done) == before
+
+
+def test_a_part_that_was_cut_off_is_found_before_the_end_is_declared(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("_SUCCESS", "_runner/manifest.json"):
+        (done / "out" / name).unlink()
+    truncate_a_part(done / "out")
+    assert main(command(done)) == 1
+    told = capsys.readouterr().err
+    assert re.search(r"part-00000001-\S+: is damaged .*delete it and run the job again", told)
+    assert not (done / "out/_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"parts": [1]}'])
+def test_a_damaged_manifest_is_named_and_can_be_written_anew(
+    done: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    file = done / "out/_runner/manifest.json"
+    file.write_text(content)
+    assert main(command(done, "action=verify")) == 2
+    assert "manifest.json" in (told := capsys.readouterr().err)
+    assert "Traceback" not in told
+    file.unlink()
+    assert verified(done, capsys)[0] == 1
+    assert main(command(done)) == 0
+    assert verified(done, capsys)[0] == 0
 
 
 def test_a_complete_job_is_proved(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
