@@ -20,6 +20,7 @@ from runner.spec import Job
 from runner.survey import Survey
 from runner.types import Failure, Receipt, Shard
 
+ASIDE = "quarantined: "
 NOTES = 10  # lines of notes in a report before quarantined rows are only counted
 
 
@@ -90,7 +91,7 @@ class Account:
         report.vitals = report.vitals.plus(receipt.vitals)
         self._workers.add(receipt.worker)
         report.workers = len(self._workers)
-        report.notes += [f"quarantined: {complaint}" for complaint in receipt.complaints if len(report.notes) < NOTES]
+        report.notes += [f"{ASIDE}{complaint}" for complaint in receipt.complaints if len(report.notes) < NOTES]
         self.hold_to_budget()
 
     def hold_to_budget(self, *, final: bool = False) -> None:
@@ -104,7 +105,7 @@ class Account:
         budget = Budget(self.job.errors.max_bad_rows)
         seen, bad = self._before[0] + self.report.rows_in, self._before[1] + self.report.rows_quarantined
         if budget.passed(bad, seen, final=final):
-            first = "; ".join(note for note in self.report.notes if note.startswith("quarantined"))
+            first = "; ".join(note.removeprefix(ASIDE) for note in self.report.notes if note.startswith(ASIDE))
             where = first or f"they are in {self.ledger.store.path('_runner/quarantine/')}"
             raise JobFailed(
                 f"{budget.told(bad, seen)}: {where}; allow more, or mend the model and predict into another sink.path"

@@ -213,11 +213,12 @@ def _file_below(first: int, last: int) -> tuple[int, int]:
 
 
 def _opened_by_parent(device: int, node: int) -> int:
-    for file in os.scandir(f"/proc/{os.getppid()}/fd"):
-        with contextlib.suppress(FileNotFoundError):  # closed since
-            found = file.stat()
-            if (found.st_dev, found.st_ino) == (device, node):
-                return os.open(file.path, os.O_RDONLY)
+    with os.scandir(f"/proc/{os.getppid()}/fd") as files:
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                found = file.stat()
+                if (found.st_dev, found.st_ino) == (device, node):
+                    return os.open(file.path, os.O_RDONLY)
     raise LookupError(node)
 
 
