@@ -30,6 +30,8 @@ from runner.survey import Survey, look
 from runner.transience import NETWORK_TROUBLE, is_transient
 from runner.types import Pool, Setup
 
+FRAMEWORKS = ("pandas", "torch", "sklearn", "transformers", "onnxruntime", "xgboost", "lightgbm", "jax", "tensorflow")
+
 
 def run(job: Job, show: Progress | None = None) -> Report:
     """Predict everything that is not predicted yet.
@@ -171,4 +173,10 @@ def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
     path = job.sink.store.root
     given = job.sink_path or ""
     relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
-    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals)
+    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals, _packages(job))
+
+
+def _packages(job: Job) -> tuple[str, ...]:
+    """What a worker imports before it has predicted a batch: by the config, or because the loader's module did."""
+    named = {job.predict.input, *job.model.target.split(".")}
+    return ("pyarrow.parquet", *(name for name in FRAMEWORKS if name in named or name in sys.modules))

@@ -135,7 +135,6 @@ class Most:
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
-
     def asked(self) -> int:
         """How often it was halved since the last time somebody asked."""
         count, self.halved = self.halved, 0

@@ -514,6 +514,7 @@ class Setup:
         relative_sink: The sink's path as given, if it is relative: only one node can see it.
         say: Where notices for people go.
         signals: Whether somebody asked the job to stop; to be looked at again after whatever replaces signal handlers.
+        packages: What workers will import; they may begin while the model is loaded.
     """
 
     resources: Resources
@@ -522,6 +523,7 @@ class Setup:
     relative_sink: str | None
     say: Callable[[str], None]
     signals: Signals
+    packages: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- output

@@ -10,6 +10,7 @@ would look like a dead worker.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
 import sys
@@ -359,6 +360,13 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def thread_environment(num_threads: int) -> dict[str, str]:
     """What a worker's environment must hold before its native libraries start their pools."""
     return dict.fromkeys(THREAD_VARIABLES, str(num_threads))
+
+
+def import_ahead(packages: Sequence[str]) -> None:
+    """Import what will be needed, while there is nothing else to do; what fails here is told where it matters."""
+    for name in packages:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 def limit_threads(num_threads: int) -> None:

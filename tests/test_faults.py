@@ -232,7 +232,7 @@ def test_actors_are_replaced_so_many_times_before_the_job_gives_in(
     class Stillborn:
         """Its process dies before it has answered once."""
 
-        def ready(self) -> bool:
+        def ready(self, packages: tuple[str, ...]) -> None:  # noqa: ARG002
             os._exit(13)
 
     monkeypatch.setattr("runner.modes.actors._Predictor", Stillborn)

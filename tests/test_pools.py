@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import pytest
 from runner.model import ModelSource
 from runner.modes import actors, session, tasks
 from runner.modes.actors import ActorPool, Actors, Bounds
+from runner.modes.processes import Processes
 from runner.modes.session import Watch
+from runner.modes.tasks import Tasks
 from runner.signals import Signals
-from runner.types import Answer, Lost, Model, RayOptions, Resources, Setup, Work
+from runner.types import Answer, Done, Lost, Mode, Model, RayOptions, Resources, Setup, Work
 
 OUT_OF_MEMORY = Lost("killed by the memory monitor", memory=True)
 DIED = Lost("died")
@@ -205,10 +209,10 @@ def test_an_actor_that_took_too_much_is_not_replaced_unless_it_is_the_last(
     monkeypatch: pytest.MonkeyPatch, result: Lost, size: int, left: int
 ) -> None:
     monkeypatch.setattr(actors, "result_of", lambda _: result)
-    model: Any = None
-    pool = ActorPool(Actors(), model, Resources(), Bounds(size, size))
-    pool._members = [actors._Member(f"actor {i}", f"birth {i}", up=True) for i in range(size)]
-    monkeypatch.setattr(pool, "_create", lambda: actors._Member("new", "birth"))
+    monkeypatch.setattr(ActorPool, "_create", lambda _: actors._Member("actor", "birth"))
+    pool = ActorPool(Actors(), Setup(Resources(), RayOptions(), 1, None, print, Signals()), Bounds(size, size))
+    for i, member in enumerate(pool._members):
+        member.birth, member.up = f"birth {i}", True
     pool._members[0].calls = deque([(1, "head"), (2, "queued")])
     done = pool.wait(0)
     assert [(each.ticket, isinstance(each.result, Lost) and each.result.counted) for each in done] == [
@@ -218,3 +222,36 @@ def test_an_actor_that_took_too_much_is_not_replaced_unless_it_is_the_last(
     assert pool.workers() == len(pool._members) == left
     pool.grow()
     assert len(pool._members) == left
+
+
+# ---------------------------------------------------------------- importing ahead
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Work that tells whether a package is there already."""
+
+    name: str
+
+    def run(self, _: Model) -> Any:
+        return [self.name in sys.modules]
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("mode", "name"), [(Processes(1), "colorsys"), (Tasks(), "stringprep"), (Actors(1), "tabnanny")], ids=str
+)
+def test_what_will_be_needed_is_imported_before_the_first_call(mode: Mode, name: str) -> None:
+    import ray
+
+    whole = Resources(num_cpus=ray.cluster_resources()["CPU"])  # one worker at a time
+    setup = Setup(whole, RayOptions(), 1, None, print, Signals(), ("no_such_package", name))
+    pool = mode.open(ModelSource(lambda: lambda batch: batch, on_driver=True), setup)
+    try:
+        pool.submit(1, Imported(name))
+        done: list[Done] = []
+        while not done:
+            done = pool.wait(1)
+        assert str(done[0].result) == "[True]"
+    finally:
+        pool.close()

@@ -131,7 +131,9 @@ def test_a_fraction_is_checked_at_the_end(executor: Runs, tmp_path: Path) -> Non
         JobFailed, match=r"4 of 100 rows are bad; errors\.max_bad_rows=0\.03 allows 0\.03 of the rows seen"
     ):
         executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.03}))
-    with pytest.raises(JobFailed, match=r"4 of 100 rows .*they are in .*/_runner/quarantine/; allow more, or mend the model"):
+    with pytest.raises(
+        JobFailed, match=r"4 of 100 rows .*they are in .*/_runner/quarantine/; allow more, or mend the model"
+    ):
         executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.03}))
     assert executor(quarantine_job(tmp_path, **{"errors.max_bad_rows": 0.04})).status == "complete"
 

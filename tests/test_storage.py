@@ -248,7 +248,9 @@ def test_a_listing_shows_what_another_process_wrote(s3: S3Server) -> None:
     assert store.read("b") == b"22"
 
 
-@pytest.mark.parametrize(("given", "attempts"), [({}, 2), ({"retries": {"max_attempts": 6}}, 7), ({"read_timeout": 3}, 2)])
+@pytest.mark.parametrize(
+    ("given", "attempts"), [({}, 2), ({"retries": {"max_attempts": 6}}, 7), ({"read_timeout": 3}, 2)]
+)
 def test_botocore_tries_twice_unless_told_otherwise(s3: S3Server, given: dict[str, Any], attempts: int) -> None:
     fs, _ = locate(f"s3://{s3.bucket}/a", {**s3.storage_options, "config_kwargs": given})
     fs.ls(s3.bucket)

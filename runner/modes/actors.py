@@ -15,8 +15,8 @@ from runner.errors import Incomplete
 from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, is_private, remote_options
-from runner.signals import Signals
-from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Resources, Seconds, Setup, Work
+from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Seconds, Setup, Work
+from runner.worker import import_ahead
 
 STILLBORN = 3  # actors in a row that never came up, before a job that has no other gives in
 
@@ -57,8 +57,12 @@ class Actors:
         """
         model.begin()
         found = capacity(setup)
-        pool = ActorPool(self, box(model, setup), setup.resources, self._bounds(found, setup))
-        pool.start(setup.signals)
+        pool = ActorPool(self, setup, self._bounds(found, setup))  # they start up while the model is loaded
+        try:
+            pool.start(box(model, setup))
+        except BaseException:
+            pool.close()
+            raise
         return pool
 
     def fits(self, setup: Setup) -> Fit:
@@ -88,8 +92,8 @@ def _affordable(key: str, wanted: int, found: Fit, setup: Setup) -> int:
 class _Predictor:
     """The actor: a process that keeps its model between calls."""
 
-    def ready(self) -> bool:
-        return True
+    def ready(self, packages: tuple[str, ...]) -> None:
+        import_ahead(packages)
 
     def execute(self, model: Box, work: Work) -> Answer:
         return execute(model, work)
@@ -112,25 +116,27 @@ class _Member:
 class ActorPool:
     """Actors and their queues."""
 
-    def __init__(self, mode: Actors, model: Box, resources: Resources, bounds: Bounds) -> None:
-        """Take what every actor, also a later one, is made of."""
+    def __init__(self, mode: Actors, setup: Setup, bounds: Bounds) -> None:
+        """Create the fewest."""
         import ray
 
-        self._mode, self._model, self._bounds = mode, model, bounds
+        self._mode, self._setup, self._bounds = mode, setup, bounds
+        self._model: Box | None = None
         self._class: Any = ray.remote(_Predictor).options(
-            **remote_options(resources), max_restarts=0, max_task_retries=0
+            **remote_options(setup.resources), max_restarts=0, max_task_retries=0
         )
-        self._watch = Watch(resources)
+        self._watch = Watch(setup.resources)
         self._members: list[_Member] = []
         self._returned: list[Done] = []
         self._stillborn = 0
         self._work_waited = 0.0  # when it last did
+        self._members += [self._create() for _ in range(bounds.fewest)]
 
-    def start(self, signals: Signals) -> None:
-        """Create the fewest actors and wait for the first, unless somebody asks to stop."""
-        self._members = [self._create() for _ in range(self._bounds.fewest)]
+    def start(self, model: Box) -> None:
+        """Take the model, and wait for the first actor, unless somebody asks to stop."""
+        self._model = model
         deadline = time.monotonic() + self._mode.ready_timeout
-        while not self._up() and not signals.asked():
+        while not self._up() and not self._setup.signals.asked():
             if time.monotonic() > deadline:
                 raise Incomplete(
                     f"mode.ready_timeout={self._mode.ready_timeout:g}: no actor came up within that many seconds"
@@ -139,7 +145,7 @@ class ActorPool:
 
     def _create(self) -> _Member:
         handle = self._class.remote()
-        return _Member(handle, handle.ready.remote())
+        return _Member(handle, handle.ready.remote(self._setup.packages))
 
     def _up(self) -> list[_Member]:
         return [member for member in self._members if member.up]

@@ -43,7 +43,7 @@ class Processes:
         if not count:
             raise ConfigError(f"resources: no process fits on this machine ({found.arithmetic}); ask for less")
         file = tempfile.TemporaryFile(prefix="runner-model-")  # noqa: SIM115
-        pool = ProcessPool(file, count, setup.num_threads)  # they start up while the model is loaded
+        pool = ProcessPool(file, count, setup)  # they start up while the model is loaded
         try:
             _keep(model.packed(), file)
         except BaseException:
@@ -81,17 +81,17 @@ class _Member:
 class ProcessPool:
     """Processes, each at one call at most."""
 
-    def __init__(self, model: IO[bytes], size: int, num_threads: int) -> None:
+    def __init__(self, model: IO[bytes], size: int, setup: Setup) -> None:
         """Start them all."""
-        self._model, self._num_threads = model, num_threads
+        self._model, self._setup = model, setup
         self._stillborn = 0
         self._ended: deque[Done] = deque()
         self._members = [self._create() for _ in range(size)]
 
     def _create(self) -> _Member:
-        files, environment = [self._model.fileno()], thread_environment(self._num_threads)
+        files, environment = [self._model.fileno()], thread_environment(self._setup.num_threads)
         started = apart.start("runner.modes.serve", files, environment)
-        started.pipe.send(self._num_threads)
+        started.pipe.send((self._setup.num_threads, self._setup.packages))
         return _Member(started)
 
     def room(self) -> int:

@@ -12,13 +12,14 @@ from typing import Any
 from runner import apart, weights
 from runner.model import Delivered
 from runner.vitals import with_vitals
-from runner.worker import limit_threads
+from runner.worker import import_ahead, limit_threads
 
 
 def serve(pipe: Connection[Any, Any], number: int) -> None:
     """Answer calls, one after the other."""
     apart.belong_to(os.getppid())
-    num_threads = pipe.recv()
+    num_threads, packages = pipe.recv()
+    import_ahead(packages)
     limit_threads(num_threads)
     model = Delivered(partial(weights.load, number), num_threads)
     while True:

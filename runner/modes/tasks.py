@@ -9,6 +9,9 @@ from runner.model import ModelSource
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, remote_options
 from runner.types import Auto, Done, Fit, Pool, Positive, Setup, Work
+from runner.worker import import_ahead
+
+MOST_AHEAD = 32  # workers that import ahead of their first call
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,11 @@ class Tasks:
         import ray
 
         model.begin()
-        capacity(setup)
+        found = capacity(setup)
         # Tries are ours to count: Ray-level retries are off. Processes stay: max_calls would reload the model every time.
-        remote = ray.remote(**remote_options(setup.resources), max_retries=0, max_calls=0)(execute)
-        return TaskPool(remote, box(model, setup), self.max_in_flight, Watch(setup.resources))
+        task = ray.remote(**remote_options(setup.resources), max_retries=0, max_calls=0)
+        ahead = [task(import_ahead).remote(setup.packages) for _ in range(min(found.count, MOST_AHEAD))]
+        return TaskPool(task(execute), box(model, setup), self.max_in_flight, Watch(setup.resources), ahead=ahead)
 
     def fits(self, setup: Setup) -> Fit:
         """By what each node has in all."""
@@ -52,6 +56,7 @@ class TaskPool:
         watch: Tells how many fit.
         flying: Ticket to reference.
         kills: Tasks that Ray's memory monitor took so far.
+        ahead: Tasks that only make workers import what they will need.
     """
 
     remote: Any
@@ -60,6 +65,7 @@ class TaskPool:
     watch: Watch
     flying: dict[int, Any] = field(default_factory=dict)
     kills: int = 0
+    ahead: list[Any] = field(default_factory=list)
 
     def room(self) -> int:
         """Calls that may still be submitted."""
@@ -114,5 +120,9 @@ class TaskPool:
 
     def close(self) -> None:
         """Cancel what is in flight; the session stays for the next job."""
+        import ray
+
+        for reference in self.ahead:
+            ray.cancel(reference)
         for ticket in list(self.flying):
             self.abandon(ticket)

@@ -436,7 +436,11 @@ def test_weights_of_another_module_are_listed(trained: Net, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.safetensors", b"no tensors here", r"m\.safetensors cannot be read as safetensors: .*; it begins like plain text"),
+        (
+            "m.safetensors",
+            b"no tensors here",
+            r"m\.safetensors cannot be read as safetensors: .*; it begins like plain text",
+        ),
         ("m.pt", b"garbage" * 10, r"m\.pt cannot be read as a file of torch\.save: .*; it begins like plain text"),
         ("m.pt", b"", r"m\.pt cannot be read as a file of torch\.save: .*end"),
     ],
