@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +40,9 @@ def load(
     output: str | list[str] = "prediction",
     dtype: Dtype = "float32",
     device: str | None = None,
+    autocast: Literal["bfloat16", "float16"] | None = None,
+    compile: bool = False,  # noqa: A002
+    pin_memory: bool = False,
     trust_pickle: bool = False,
     storage_options: dict[str, Any] | None = None,
 ) -> Predictor:
@@ -64,6 +69,11 @@ def load(
         dtype: Type of the tensor made from `columns`. An integer type refuses nulls.
         device: Such as `cuda` or `cpu`. `None`: `cuda` where a GPU is assigned to the worker
             (`resources.num_gpus`, seen as `CUDA_VISIBLE_DEVICES`), else the CPU.
+        autocast: Run the module under `torch.autocast` with this type: faster where the device has units for it, and other
+            last bits.
+        compile: Run the module through `torch.compile`, in each worker process anew: the first batches take seconds to
+            minutes, and again when the last batch of a shard has another length. It needs a C++ compiler, on a GPU Triton.
+        pin_memory: Copy input to a GPU through page-locked memory.
         trust_pickle: Allow a file that holds more than tensors, such as a whole pickled module. Reading it
             **executes code** that the file contains: only for files you trust.
         storage_options: fsspec's options for the path.
@@ -82,7 +92,18 @@ def load(
     if device is not None:
         _device(device)  # a typing error shows now, not in the workers
     net = _built(build) if path is None else read(path, build, trust_pickle, storage_options)
-    return TorchPredictor(_for_inference(net, None if columns is None else dtype), inputs, output, device)
+    how = How(device, autocast, compile, pin_memory)
+    return TorchPredictor(_for_inference(net, None if columns is None else dtype), inputs, output, how)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a module runs: `load`'s arguments of these names."""
+
+    device: str | None = None
+    autocast: str | None = None
+    compile: bool = False
+    pin_memory: bool = False
 
 
 class TorchPredictor:
@@ -97,35 +118,44 @@ class TorchPredictor:
         module: torch.nn.Module,
         inputs: Callable[[Any], Any],
         output: str | list[str],
-        device: str | None,
+        how: How,
     ) -> None:
-        """Take a module on the CPU, what turns a batch into its input, and `load`'s `output` and `device`."""
+        """Take a module on the CPU, what turns a batch into its input, `load`'s `output`, and how it runs."""
         self.module = module
-        self._inputs, self._output, self._device = inputs, output, device
+        self._inputs, self._output, self._how = inputs, output, how
         self._placed: torch.device | None = None
+        self._run: Callable[..., Any] = module
 
     def __call__(self, batch: Any) -> Columns:
         """Predict one batch."""
         import torch
 
         device = self._placed or self._place()
-        with torch.inference_mode():
-            result = _apply(self.module, _moved(self._inputs(batch), device))
+        with torch.inference_mode(), self._casting(device):
+            result = _apply(self._run, _moved(self._inputs(batch), device, pin=self._how.pin_memory))
         return _outputs(result, self._output)
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel on the CPU: the receiver may have no GPU, or another one."""
         if self._placed is not None:
             self.module, self._placed = _on(self.module, _device("cpu")), None
-        return {**self.__dict__, "module": pack(self.module)}
+        return {**self.__dict__, "module": pack(self.module), "_run": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive."""
         self.__dict__.update(state)
-        self.module = unpack(state["module"])
+        self._run = self.module = unpack(state["module"])
+
+    def _casting(self, device: torch.device) -> AbstractContextManager[object]:
+        import torch
+
+        kind = self._how.autocast
+        return nullcontext() if kind is None else torch.autocast(device.type, getattr(torch, kind))
 
     def _place(self) -> torch.device:
-        device = _device(self._device or _assigned_device())
+        import torch
+
+        device = _device(self._how.device or _assigned_device())
         try:
             self.module = _on(self.module, device)
         except (RuntimeError, AssertionError) as error:  # builds without CUDA assert
@@ -133,6 +163,7 @@ class TorchPredictor:
                 f"model.device={device} cannot be used in this process: {error}. "
                 "Ask for a GPU (resources.num_gpus=1), or set model.device=cpu"
             ) from error
+        self._run = torch.compile(self.module) if self._how.compile else self.module
         self._placed = device
         return device
 
@@ -197,15 +228,16 @@ def _on(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     return module.to(device)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _moved(value: Any, device: torch.device, *, pin: bool = False) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return value.to(device)
+        pinned = pin and device.type == "cuda" and value.device.type == "cpu"
+        return (value.pin_memory() if pinned else value).to(device, non_blocking=pinned)
     if isinstance(value, tuple):
-        return tuple(_moved(item, device) for item in value)
+        return tuple(_moved(item, device, pin=pin) for item in value)
     if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
+        return {key: _moved(item, device, pin=pin) for key, item in value.items()}
     return value
 
 
@@ -231,10 +263,10 @@ def _tensor(batch: Any, columns: list[str], dtype: Dtype) -> torch.Tensor:
     return torch.from_numpy(matrix(batch, columns, dtype))
 
 
-def _apply(module: torch.nn.Module, value: Any) -> Any:
+def _apply(run: Callable[..., Any], value: Any) -> Any:
     if isinstance(value, tuple):
-        return module(*value)
-    return module(**value) if isinstance(value, Mapping) else module(value)
+        return run(*value)
+    return run(**value) if isinstance(value, Mapping) else run(value)
 
 
 def _outputs(result: Any, output: str | list[str]) -> Columns:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import warnings
 from collections.abc import Callable
 from decimal import Decimal
@@ -522,3 +523,47 @@ def test_importing_the_loader_imports_nothing_heavy() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# ---------------------------------------------------------------- how it runs
+
+
+class Kind(nn.Module):
+    """Tells the type that its product has, by the number of its bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(rows),), torch.finfo(self.layer(rows).dtype).bits)
+
+
+@pytest.mark.parametrize(("autocast", "bits"), [(None, 32), ("bfloat16", 16)])
+def test_autocast_runs_in_the_smaller_type(autocast: Any, bits: int) -> None:
+    predict = load(module=f"{HERE}.Kind", columns=["a", "b"], autocast=autocast, device="cpu")
+    for each in (predict, cloudpickle.loads(cloudpickle.dumps(predict))):
+        assert each(KINDS["numpy"](ROWS))["prediction"].tolist() == [bits] * 3
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is no g++ here")
+def test_a_compiled_module_predicts_the_same_also_where_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    plain, compiled = (
+        load(module=f"{HERE}.Net", columns=["a", "b"], device="cpu", compile=each) for each in (False, True)
+    )
+    counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of its compiler
+        for each in (compiled, cloudpickle.loads(cloudpickle.dumps(compiled))):
+            assert each(KINDS["numpy"](ROWS))["prediction"] == pytest.approx(plain(KINDS["numpy"](ROWS))["prediction"])
+    assert counters["frames"]["ok"] > 0
+
+
+def test_pinned_memory_is_for_gpus_alone() -> None:
+    predict = load(module=f"{HERE}.Net", columns=["a", "b"], device="cpu", pin_memory=True)
+    assert predict(KINDS["numpy"](ROWS))["prediction"].tolist() == [11.0, 22.0, 33.0]
