@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.models import MODELS
+from benchmarks.predictors import MODELS
 
 if TYPE_CHECKING:
     from benchmarks.workloads import Workload

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.models import MODELS, Model
+from benchmarks.predictors import MODELS, Model
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from benchmarks.models import Array, Arrays, Predict
+    from benchmarks.predictors import Array, Arrays, Predict
 
 CORES = 2
 PREDICTION = "prediction"  # the column that every program writes

@@ -19,7 +19,7 @@ class Workload:
     """What is measured.
 
     Attributes:
-        model: Its name in `benchmarks.models`.
+        model: Its name in `benchmarks.predictors`.
         originals: Makes the files that the input is put together from.
         files: How many it has at full size.
         programs: Who is measured, by their names in `benchmarks.catalog`; the first is what the others are compared with.

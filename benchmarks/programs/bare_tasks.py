@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from benchmarks.common import arguments, finish, one_thread, predict_stream, start_ray
-from benchmarks.models import MODELS
+from benchmarks.predictors import MODELS
 
 
 @ray.remote  # type: ignore[untyped-decorator]

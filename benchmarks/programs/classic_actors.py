@@ -12,7 +12,7 @@ import ray
 from ray.util.actor_pool import ActorPool
 
 from benchmarks.common import CORES, arguments, finish, one_thread, predict_pandas, start_ray
-from benchmarks.models import MODELS
+from benchmarks.predictors import MODELS
 
 
 @ray.remote

@@ -14,7 +14,7 @@ from daft import DataType
 from daft.io import IOConfig, S3Config
 
 from benchmarks.common import CORES, PREDICTION, Arguments, arguments, finish, one_thread
-from benchmarks.models import EMBEDDING, MODELS
+from benchmarks.predictors import EMBEDDING, MODELS
 
 TYPES = {
     "bool": DataType.bool(),

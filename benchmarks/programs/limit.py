@@ -11,10 +11,10 @@ from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING
 
 from benchmarks.common import CORES, arguments, finish, one_thread, predict_stream
-from benchmarks.models import MODELS
+from benchmarks.predictors import MODELS
 
 if TYPE_CHECKING:
-    from benchmarks.models import Predict
+    from benchmarks.predictors import Predict
 
 _model: list[Predict] = []  # of this process
 

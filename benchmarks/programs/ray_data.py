@@ -12,7 +12,7 @@ import ray
 import ray.data
 
 from benchmarks.common import CORES, PREDICTION, Arguments, arguments, finish, one_thread, start_ray
-from benchmarks.models import MODELS
+from benchmarks.predictors import MODELS
 
 
 class Predictor:

@@ -17,7 +17,7 @@ from pyspark.sql.functions import struct
 from pyspark.sql.types import ArrayType, ByteType, FloatType
 
 from benchmarks.common import CORES, PREDICTION, Arguments, arguments, finish, one_thread
-from benchmarks.models import MODELS
+from benchmarks.predictors import MODELS
 
 # predict_batch_udf knows no booleans.
 TYPES = {"bool": ByteType(), "float": FloatType(), "vector": ArrayType(FloatType())}

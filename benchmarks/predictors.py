@@ -134,8 +134,8 @@ def _torch(module: str, columns: Sequence[str], batch_size: int, collate: str | 
 
 MODELS = {
     "even": Model(["passenger_count"], 65_536, load_even, ["model=taxi"], "bool", has_weights=False),
-    "small": Model(FEATURES, 16_384, load_small, _torch("benchmarks.models.small", FEATURES, 16_384)),
-    "heavy": Model(FEATURES, 16_384, load_heavy, _torch("benchmarks.models.heavy", FEATURES, 16_384)),
+    "small": Model(FEATURES, 16_384, load_small, _torch("benchmarks.predictors.small", FEATURES, 16_384)),
+    "heavy": Model(FEATURES, 16_384, load_heavy, _torch("benchmarks.predictors.heavy", FEATURES, 16_384)),
     "minilm": Model(
         ["text"], 32, load_minilm,
         _torch("benchmarks.minilm.embedder", ["text"], 32, "benchmarks.minilm.tokens"), "vector",
