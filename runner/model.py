@@ -13,10 +13,10 @@ from typing import Any
 
 from runner import weights
 from runner.errors import ConfigError
+from runner.process import limit_threads
 from runner.types import Predictor, Vitals
 from runner.vitals import private_bytes
 from runner.weights import Parcel
-from runner.worker import limit_threads
 
 
 def loaded(load: Callable[[], Predictor]) -> Predictor:

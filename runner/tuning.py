@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runner.errors import ConfigError
 from runner.predicting import Predicting, told
+from runner.process import limit_threads
 from runner.report import counted
 from runner.spec import Job
 from runner.survey import Survey
 from runner.types import Shard
-from runner.worker import limit_threads
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,6 @@ would look like a dead worker.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import os
-import socket
-import sys
 import time
 import traceback
 from collections import deque
@@ -21,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner import quarantine
 from runner.batches import BadPredictions, fixed_schema
@@ -30,6 +26,7 @@ from runner.child import Child
 from runner.locations import is_local
 from runner.overlap import Ahead, Handover, background, fill
 from runner.predicting import Predicting, Rows, Sifted, Trouble, allowance, bad_rows, most_in, sift, told, without
+from runner.process import where_i_am
 from runner.publishing import Written
 from runner.quarantine import BadRow, Budget
 from runner.transience import is_transient
@@ -344,40 +341,3 @@ def _failure(shard: Shard, error: Exception, part: str = "") -> Failure:
 
 def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
-
-
-# ---------------------------------------------------------------- the process
-
-
-def where_i_am() -> str:
-    """`host:pid`."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def thread_environment(num_threads: int) -> dict[str, str]:
-    """What a worker's environment must hold before its native libraries start their pools."""
-    return dict.fromkeys(THREAD_VARIABLES, str(num_threads))
-
-
-def import_ahead(packages: Sequence[str]) -> None:
-    """Import what will be needed, while there is nothing else to do; what fails here is told where it matters."""
-    for name in packages:
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
-
-
-def limit_threads(num_threads: int) -> None:
-    """Bound the thread pools of Arrow, torch and BLAS in this process."""
-    import pyarrow as pa
-
-    os.environ.update(thread_environment(num_threads))
-    pa.set_cpu_count(num_threads)
-    torch: Any = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(num_threads)
-    pools: Any = sys.modules.get("threadpoolctl")
-    if pools is not None:
-        pools.threadpool_limits(num_threads)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.model import ModelSource
+from runner.process import limit_threads
 from runner.signals import Signals
 from runner.types import Done, Model, Pool, Predictor, Setup, Vitals, Work
 from runner.vitals import with_vitals
-from runner.worker import limit_threads
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from runner import apart, weights
 from runner.errors import ConfigError, Incomplete
 from runner.model import ModelSource
 from runner.planning import fit
+from runner.process import thread_environment
 from runner.types import Auto, Done, Fit, Lost, Pool, Positive, Resources, Setup, Work
-from runner.worker import thread_environment
 
 STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
 

@@ -9,9 +9,9 @@ from typing import Any
 from runner import weights
 from runner.errors import Incomplete
 from runner.model import Delivered, ModelSource
+from runner.process import limit_threads
 from runner.types import Answer, Lost, Predictor, Setup, Vitals, Work
 from runner.vitals import with_vitals
-from runner.worker import limit_threads
 
 _delivered: dict[str, Delivered] = {}  # the one model that this worker process holds, by the key of its box
 

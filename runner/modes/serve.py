@@ -11,8 +11,8 @@ from typing import Any
 
 from runner import apart, weights
 from runner.model import Delivered
+from runner.process import import_ahead, limit_threads
 from runner.vitals import with_vitals
-from runner.worker import import_ahead, limit_threads
 
 
 def serve(pipe: Connection[Any, Any], number: int) -> None:
