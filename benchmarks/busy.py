@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -71,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="that the model takes for a shard")
     parser.add_argument("--mode", default="processes")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, environment({"PYTHONPATH": os.pathsep.join([str(ROOT)])}):
+    with tempfile.TemporaryDirectory() as folder, environment({"PYTHONPATH": str(ROOT)}):
         write_input(Path(folder) / "in", given.shards)
         with object_storage(Path(folder)) as place:
             report = predicted(place, Path(folder), given.mode, given.seconds / BATCHES)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Thread
 from typing import Any
 
 from runner import weights
 from runner.errors import ConfigError
+from runner.overlap import background, fulfil
 from runner.process import limit_threads
 from runner.types import Predictor, Vitals
 from runner.vitals import private_bytes
@@ -63,8 +63,7 @@ class ModelSource:
     def begin(self) -> None:
         """Start to load on the driver, beside whatever it does next."""
         if self.on_driver and self._coming is None:
-            self._coming = Future()
-            Thread(target=self._fulfil, args=[self._coming], name="model", daemon=True).start()
+            self._coming = background(self._load)
 
     def obtain(self) -> Predictor:
         """The predictor, loaded once in this process.
@@ -74,18 +73,14 @@ class ModelSource:
         """
         if self._coming is None:
             self._coming = Future()
-            self._fulfil(self._coming)
+            fulfil(self._coming, self._load)
         return self._coming.result()
 
-    def _fulfil(self, coming: Future[Predictor]) -> None:
+    def _load(self) -> Predictor:
         started = time.perf_counter()
-        try:
-            predictor = self.load()
-        except BaseException as error:
-            coming.set_exception(error)
-        else:
-            self._seconds = time.perf_counter() - started
-            coming.set_result(predictor)
+        predictor = self.load()
+        self._seconds = time.perf_counter() - started
+        return predictor
 
     def is_to_blame(self, error: Exception) -> bool:
         """Whether this is what the loader raised."""

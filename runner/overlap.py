@@ -134,11 +134,12 @@ def fill(stream: Handover[T], items: Iterator[T]) -> None:
 def background(act: Callable[[], T]) -> Future[T]:
     """Start to do something in a thread that does not keep the process alive."""
     future: Future[T] = Future()
-    threading.Thread(target=_fulfil, args=[future, act], name="background", daemon=True).start()
+    threading.Thread(target=fulfil, args=[future, act], name="background", daemon=True).start()
     return future
 
 
-def _fulfil(future: Future[T], act: Callable[[], T]) -> None:
+def fulfil(future: Future[T], act: Callable[[], T]) -> None:
+    """Do something now; the future has what came of it."""
     try:
         future.set_result(act())
     except BaseException as error:
