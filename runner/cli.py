@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from runner.composition import explain, register, task_overrides
+from runner.composition import composer, explain, register, task_overrides
 from runner.config import Checked, Known, check
 from runner.errors import ConfigError, Interrupted, RunnerError, worst
 from runner.help import CONF
-from runner.overrides import Examined
 from runner.prepare import prepare
 from runner.secrets import redacted, shown_override
 
@@ -43,7 +43,7 @@ def execute(argv: list[str]) -> int:
             raise ConfigError(
                 f"--config-path={arguments.config_path}: would hide the built-in groups; use --config-dir"
             )
-        return _start(argv, arguments, _examined(arguments))
+        return (_ask if _is_question(arguments) else _start)(argv, arguments)
     except KeyboardInterrupt:
         return _interrupted()
     except RunnerError as error:
@@ -66,21 +66,33 @@ def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}; python -m runner --help lists what there is")
 
 
-def _examined(arguments: argparse.Namespace) -> Examined:
-    """The overrides, which are checked unless the command is a question to Hydra about a config."""
-    if arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion:
-        return Examined(arguments.overrides)
-    return prepare(arguments.overrides, arguments.config_dir, arguments.config_name, multirun=arguments.multirun)
+def _is_question(arguments: argparse.Namespace) -> bool:
+    """Whether Hydra itself is asked, about a config or itself: it answers, and nothing is checked."""
+    asked = arguments.cfg, arguments.info, arguments.hydra_help, arguments.shell_completion, arguments.resolve
+    return any(asked) or arguments.experimental_rerun is not None
 
 
 # ---------------------------------------------------------------- running
 
 
-def _start(argv: list[str], arguments: argparse.Namespace, examined: Examined) -> int:
-    """Let Hydra run the job, or all of a sweep."""
-    flags = [argument for argument in argv if argument not in arguments.overrides]
-    jobs = _Jobs(argv, flags, examined)
-    with _hydras_surroundings([*flags, *examined.overrides, *_writable_outputs(examined.overrides)]):
+def _start(argv: list[str], arguments: argparse.Namespace) -> int:
+    """Check the job, or all of a sweep, then let Hydra run them."""
+    folders = [Path(arguments.config_dir)] if arguments.config_dir else []
+    given = [*arguments.overrides, *_writable_outputs(arguments.overrides)]
+    jobs = _Jobs(argv, [argument for argument in argv if argument not in arguments.overrides])
+    with composer(folders, arguments.config_name or "config") as hydra:
+        prepared = prepare(given, hydra, multirun=arguments.multirun)
+        if prepared.sweep:
+            hydra.sweep(prepared.overrides, jobs.run)
+        else:
+            hydra.run(prepared.base, jobs.run)
+    return worst(jobs.codes)
+
+
+def _ask(argv: list[str], arguments: argparse.Namespace) -> int:
+    """Let Hydra's own command line answer."""
+    jobs = _Jobs(argv, [argument for argument in argv if argument not in arguments.overrides])
+    with _hydras_surroundings(argv):
         hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(jobs.run)()
     return worst(jobs.codes)
 
@@ -106,13 +118,11 @@ class _Jobs:
     Attributes:
         argv: The command as typed.
         flags: Those of its arguments that are no overrides.
-        examined: The overrides.
         codes: One exit code per job so far.
     """
 
     argv: list[str]
     flags: list[str]
-    examined: Examined
     codes: list[int] = field(default_factory=list)
 
     def run(self, cfg: DictConfig) -> None:
@@ -228,5 +238,5 @@ def _writable_outputs(overrides: Sequence[str]) -> list[str]:
     place = "outputs" if Path("outputs").is_dir() else "."
     if given or os.access(place, os.W_OK | os.X_OK):
         return []
-    folder = tempfile.mkdtemp(prefix="runner-")
+    folder = Path(tempfile.gettempdir(), f"runner-{uuid.uuid4().hex[:8]}")
     return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]

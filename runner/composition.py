@@ -1,4 +1,4 @@
-"""From choices and overrides to composed configs, by Hydra: one job, or all jobs of a sweep before one of them runs."""
+"""From choices and overrides to composed configs, and to jobs that run, by Hydra: one, or all of a sweep before one of them runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra.version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -18,8 +19,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.utils import configure_log, run_job
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.check import nearest
 from runner.errors import ConfigError
@@ -111,6 +113,26 @@ class Composer:
         for number, each in enumerate(batches[0]):
             cfg = self.hydra.config_loader.load_sweep_config(base, each)
             yield _composed(cfg, f"{base.hydra.sweep.dir}/{number}", number)
+
+    def run(self, base: DictConfig, task: TaskFunction) -> None:
+        """Run the only job as Hydra would (directory, records, callbacks), without composing its config once more."""
+        HydraConfig.instance().cfg = None
+        with read_write(base.hydra):  # looking at it, when it was checked, has made it read-only
+            base.hydra.mode = RunMode.RUN
+        configure_log(base.hydra.hydra_logging, base.hydra.verbose)
+        callbacks = Callbacks(base)
+        callbacks.on_run_start(config=base, config_name=self.name)
+        context = HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks)
+        returned = run_job(
+            task_function=task, config=base, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
+        )
+        callbacks.on_run_end(config=base, config_name=self.name, job_return=returned)
+        _ = returned.return_value  # raises what the job has raised
+
+    def sweep(self, overrides: Sequence[str], task: TaskFunction) -> None:
+        """Let Hydra's sweeper run its jobs."""
+        HydraConfig.instance().cfg = None
+        self.hydra.multirun(self.name, task, [*overrides, f"hydra.mode={RunMode.MULTIRUN.name}"])
 
 
 def _composed(cfg: DictConfig, run_dir: str, number: int | None = None) -> Composed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -53,9 +54,8 @@ def examine(overrides: Sequence[str], options: Options, *, sweep: bool) -> Exami
     examined = Examined()
     for given in overrides:
         override = readable(_without_plus(given))
-        try:
-            parsed = OverridesParser.create().parse_override(override)
-        except HydraException:
+        parsed = _parsed(override)
+        if parsed is None:
             examined.refuse(unreadable(override), _key(override))
         else:
             _examine_one(override, parsed, options, examined, sweep=sweep)
@@ -175,16 +175,19 @@ def _leaves_quoted(value: str) -> str:
     return re.sub(r"[^\[\]{},:\"']+", quoted, value)
 
 
-def _parses(override: str) -> bool:
+@functools.cache
+def _parsed(override: str) -> Override | None:
+    """As Hydra reads it; `None` if it cannot."""
     try:
-        OverridesParser.create().parse_override(override)
+        return OverridesParser.create().parse_override(override)
     except HydraException:
-        return False
-    return True
+        return None
+
+
+def _parses(override: str) -> bool:
+    return _parsed(override) is not None
 
 
 def _value(override: str) -> Any:
-    try:
-        return OverridesParser.create().parse_override(override).value()
-    except HydraException:
-        return None
+    parsed = _parsed(override)
+    return None if parsed is None else parsed.value()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from runner.check import nearest
-from runner.composition import Composed, Composer, composer, use
+from runner.composition import Composed, Composer, use
 from runner.config import Checked, Known, check, check_data
 from runner.errors import ConfigError
 from runner.overrides import Examined, examine
@@ -20,36 +21,50 @@ from runner.secrets import shown_override
 VARIABLE = re.compile(r"\+{0,2}(?P<key>vars\.(?P<name>\w+)[\w.]*)=")
 
 
-def prepare(given: Sequence[str], config_dir: str | None, config_name: str | None, *, multirun: bool) -> Examined:
-    """The overrides, examined; every job has been checked, and nothing has been written.
+@dataclass(frozen=True)
+class Prepared:
+    """A command whose every job has been checked.
+
+    Attributes:
+        overrides: As Hydra accepts them.
+        base: The composed config of the only job, or what the jobs of a sweep have in common.
+        sweep: Whether it is a sweep.
+    """
+
+    overrides: Sequence[str]
+    base: DictConfig
+    sweep: bool
+
+
+def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepared:
+    """Examine the overrides and check every job; nothing is written.
 
     Args:
         given: Overrides as typed.
-        config_dir: A folder with groups of one's own.
-        config_name: A primary config of one's own.
+        hydra: Composes.
         multirun: Whether a sweep was asked for; a config may ask for it, too.
 
     Raises:
         ConfigError: With all that is wrong.
     """
-    folders = [Path(config_dir)] if config_dir else []
-    with composer(folders, config_name or "config") as hydra:
 
-        def options(group: str) -> list[str]:
-            return hydra.options(group, given)
+    @functools.cache
+    def options(group: str) -> list[str]:
+        return hydra.options(group, given)
 
-        examined = examine(given, options, sweep=True)
-        base = hydra.common(examined)
-        if multirun or base.hydra.mode == RunMode.MULTIRUN:
-            jobs = list(hydra.jobs(base, examined.overrides))
-            examined.problems += _unknown_variables(jobs, examined, hydra)
-            _check_sweep(jobs, examined)
-            return examined
+    examined = examine(given, options, sweep=True)
+    base = hydra.common(examined)
+    sweep = multirun or base.hydra.mode == RunMode.MULTIRUN
+    if sweep:
+        jobs = list(hydra.jobs(base, examined.overrides))
+        examined.problems += _unknown_variables(jobs, examined, hydra)
+        _check_sweep(jobs, examined)
+    else:
         examined = examine(given, options, sweep=False)
         job = hydra.job(base)
         examined.problems += _unknown_variables([job], examined, hydra)
         check(use(job), job.run_dir, Known(examined.problems, examined.broken))
-    return examined
+    return Prepared(examined.overrides, base, sweep)
 
 
 def _unknown_variables(jobs: Sequence[Composed], examined: Examined, hydra: Composer) -> list[str]:
