@@ -9,6 +9,7 @@ import contextlib
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 
@@ -22,6 +23,7 @@ from runner.locations import is_local
 from runner.mark import Mark
 from runner.model import ModelSource
 from runner.output import raise_for, settle
+from runner.overlap import background
 from runner.progress import Progress, progress
 from runner.report import Report
 from runner.signals import Signals
@@ -52,10 +54,8 @@ def run(job: Job, show: Progress | None = None) -> Report:
             ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
             account = Account(job, show, ledger)
         with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
-            survey = survey_of(job, ledger)
-            account.begin(survey)
-            if survey.pending:
-                predict(job, survey, account, signals)
+            looking = background(partial(survey_of, job, ledger))
+            survey = look_and_predict(job, looking, account, signals)
             account.hold_to_budget(final=True)
             if not ledger.complete:
                 ledger.finish(survey.skipped)
@@ -112,31 +112,47 @@ def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
         raise kind(f"{what}: cannot be used: {type(error).__name__}: {error}") from error
 
 
-def predict(job: Job, survey: Survey, account: Account, signals: Signals) -> None:
-    """Start workers, fix the output schema, record the plan, and dispatch.
+def look_and_predict(job: Job, looking: Future[Survey], account: Account, signals: Signals) -> Survey:
+    """Start workers while the input is looked at, unless all that was planned is done: then only if there is more.
 
     Raises:
+        ConfigError: The input cannot be used.
         JobFailed, Incomplete, Interrupted: Not every shard was committed.
     """
-    ledger = account.ledger
-    with opened_pool(job, account.show.say, signals) as pool:
-        account.report.ray_seconds = _ray_seconds()
-        signals.in_flight = True
-        signals.raise_if_asked()
-        recipe = settle(job, survey, ledger, pool, signals)
-        if survey.new:
-            ledger.unmark()
-            ledger.record_plan(survey.new)
-        pending = planning.execution_order(ledger.pending())
-        dispatcher = Dispatcher(
-            pool, partial(worker.Process, recipe), job.errors, stop=partial(_asked, signals, account)
-        )
-        account.started(pending)
-        for event in dispatcher.run(pending):
-            account.take(event, dispatcher)
-        account.predicted(pool.workers())
+    done_before = bool(account.ledger.plans) and not account.ledger.pending()
+    if done_before and not looking.result().pending:
+        account.begin(looking.result())
+        return looking.result()
+    with opened_pool(job, looking, account.show.say, signals) as pool:
+        survey = looking.result()
+        account.begin(survey)
+        if survey.pending:
+            predict(job, survey, account, pool, signals)
     signals.raise_if_asked()
     raise_for(account.report.failures)
+    return survey
+
+
+def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Signals) -> None:
+    """Fix the output schema, record the plan, and dispatch.
+
+    Raises:
+        JobFailed, Incomplete, Interrupted: No first batch could be predicted.
+    """
+    ledger = account.ledger
+    account.report.ray_seconds = _ray_seconds()
+    signals.in_flight = True
+    signals.raise_if_asked()
+    recipe = settle(job, survey, ledger, pool, signals)
+    if survey.new:
+        ledger.unmark()
+        ledger.record_plan(survey.new)
+    pending = planning.execution_order(ledger.pending())
+    dispatcher = Dispatcher(pool, partial(worker.Process, recipe), job.errors, stop=partial(_asked, signals, account))
+    account.started(pending)
+    for event in dispatcher.run(pending):
+        account.take(event, dispatcher)
+    account.predicted(pool.workers())
 
 
 def _ray_seconds() -> float:
@@ -152,12 +168,19 @@ def _asked(signals: Signals, account: Account) -> bool:
 
 
 @contextlib.contextmanager
-def opened_pool(job: Job, say: Callable[[str], None], signals: Signals) -> Iterator[Pool]:
-    """Workers that have, or will load, the model; none is left afterwards."""
+def opened_pool(job: Job, looking: Future[Survey], say: Callable[[str], None], signals: Signals) -> Iterator[Pool]:
+    """Workers that have, or will load, the model; none is left afterwards.
+
+    Raises:
+        ConfigError: The input cannot be used, whatever that has made fail besides.
+        JobFailed: The model cannot be loaded.
+    """
     model = ModelSource(job.model.call, on_driver=job.predict.load_on == "driver")
     try:
-        pool = job.mode.open(model, setup_of(job, say, signals))
+        pool = job.mode.open(model, setup_of(job, say, signals, looking))
     except Exception as error:
+        if looking.done():
+            looking.result()
         if model.is_to_blame(error) and not isinstance(error, RunnerError):
             what = f"model._target_={job.model.target}: the model cannot be loaded"
             raise JobFailed(f"{what}: {type(error).__name__}: {error}") from error
@@ -168,12 +191,12 @@ def opened_pool(job: Job, say: Callable[[str], None], signals: Signals) -> Itera
         pool.close()
 
 
-def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
+def setup_of(job: Job, say: Callable[[str], None], signals: Signals, looking: Future[Survey] | None = None) -> Setup:
     """What the mode needs to know."""
     path = job.sink.store.root
     given = job.sink_path or ""
     relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
-    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals, _packages(job))
+    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals, _packages(job), looking)
 
 
 def _packages(job: Job) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,13 @@ import pytest
 from conftest import Runs
 
 from runner import ConfigError, JobFailed, SinkRefused, run
+from runner import job as job_module
+from runner.model import ModelSource
+from runner.modes.actors import Actors
+from runner.modes.processes import ProcessPool
+from runner.modes.tasks import Tasks
+from runner.signals import Signals
+from runner.types import RayOptions, Resources, Setup
 
 
 def write_input(folder: Path, files: int = 4, rows: int = 25, first: int = 0) -> None:
@@ -606,3 +615,41 @@ def test_a_short_run_is_told_that_it_needs_no_ray() -> None:
     assert note(ray_seconds=4.0, predicting_seconds=1.0)
     assert not note(ray_seconds=4.0, predicting_seconds=60.0)
     assert not note(ray_seconds=0.0, predicting_seconds=1.0)
+
+
+# ---------------------------------------------------------------- while workers start
+
+
+def test_workers_start_while_the_input_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    started, start, look = threading.Event(), ProcessPool.__init__, job_module.survey_of
+
+    def begin(*arguments: Any) -> None:
+        start(*arguments)
+        started.set()
+
+    def once_started(*arguments: Any) -> Any:
+        assert started.wait(60)
+        return look(*arguments)
+
+    monkeypatch.setattr(ProcessPool, "__init__", begin)
+    monkeypatch.setattr(job_module, "survey_of", once_started)
+    assert run({**job(tmp_path), "mode": "processes"}).rows_out == 100
+
+
+@pytest.mark.parametrize("mode", [Tasks(), Actors()])
+def test_no_ray_is_started_for_an_input_that_is_known_to_be_wrong(
+    mode: Tasks | Actors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking: Future[Any] = Future()
+    looking.set_exception(ConfigError("source.path=in/: no such column"))
+    monkeypatch.setattr("runner.modes.session.connect", lambda *_: pytest.fail("Ray was started"))
+    setup = Setup(Resources(), RayOptions(), 1, None, print, Signals(), survey=looking)
+    with pytest.raises(ConfigError, match="no such column"):
+        mode.open(ModelSource(lambda: abs, on_driver=True), setup)
+
+
+def test_a_wrong_input_is_told_before_a_wrong_model(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    with pytest.raises(ConfigError, match="absent"):
+        executor(job(tmp_path, "raising", **{"predict.columns": ["absent"]}))

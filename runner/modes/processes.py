@@ -35,7 +35,7 @@ class Processes:
         """Share the model and start the processes.
 
         Raises:
-            ConfigError: No process fits, or the model cannot be pickled.
+            ConfigError: No process fits, the input cannot be used, or the model cannot be pickled.
             Incomplete: There is no room for the model.
         """
         found = self.fits(setup)
@@ -43,8 +43,10 @@ class Processes:
         if not count:
             raise ConfigError(f"resources: no process fits on this machine ({found.arithmetic}); ask for less")
         file = tempfile.TemporaryFile(prefix="runner-model-")  # noqa: SIM115
-        pool = ProcessPool(file, count, setup)  # they start up while the model is loaded
+        pool = ProcessPool(file, count, setup)  # they start up while the input is looked at and the model is loaded
         try:
+            model.begin()
+            setup.check_input(wait=True)
             _keep(model.packed(), file)
         except BaseException:
             pool.close()

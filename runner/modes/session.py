@@ -203,7 +203,15 @@ class Watch:
 
 
 def capacity(setup: Setup) -> Fit:
-    """Connect, and tell how many workers fit at once."""
+    """Connect, and tell how many workers fit at once.
+
+    Raises:
+        ConfigError: The input cannot be used, as was found while Ray was imported; or no worker fits.
+        Incomplete: No worker fits now, or the cluster at `ray.address` does not answer.
+    """
+    import ray  # noqa: F401  # takes a moment
+
+    setup.check_input()
     connect(setup.ray, setup.say)
     setup.signals.asked()  # ray.init has put a handler of its own in place
     if setup.relative_sink is not None and len(nodes()) > 1:
