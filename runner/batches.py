@@ -61,14 +61,21 @@ def _to_numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # no chunk at all
-        array = pa.array([], column.type)
+        array = pa.nulls(0, column.type)
     if pa.types.is_fixed_size_list(array.type) and array.null_count == 0:
         return _to_numpy_of(array.flatten()).reshape(len(array), array.type.list_size)
     return _to_numpy_of(array)
 
 
 def _to_numpy_of(array: pa.Array) -> np.ndarray[Any, Any]:
-    values: np.ndarray[Any, Any] = array.to_numpy(zero_copy_only=False)
+    """The values, by the exchange of views where that is possible: `to_numpy` imports pandas."""
+    import numpy as np
+    import pyarrow as pa
+
+    plain = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
+    values: np.ndarray[Any, Any] = (
+        np.from_dlpack(array) if plain and array.null_count == 0 else array.to_numpy(zero_copy_only=False)
+    )
     return values
 
 
@@ -89,6 +96,8 @@ def _to_tensor(name: str, array: np.ndarray[Any, Any]) -> Any:
 
 def to_table(predictions: Any, rows: int) -> pa.Table:
     """The predictions of a batch of `rows` rows as a table of as many rows, without metadata.
+
+    What is no Arrow data is copied: a predictor may fill the same array for batch after batch.
 
     Args:
         predictions: A DataFrame, a Series, a mapping of columns, an array, a tensor, a list, an Arrow table, record batch
@@ -124,22 +133,29 @@ def _tabled(predictions: Any) -> pa.Table:
         return predictions
     if isinstance(predictions, pa.RecordBatch):
         return pa.Table.from_batches([predictions])
-    if _is_a(predictions, "pandas", "DataFrame"):
-        return pa.Table.from_pandas(
-            predictions.set_axis(list(map(str, predictions.columns)), axis=1), preserve_index=False
-        )
-    if isinstance(predictions, Mapping):
-        return _from_columns(predictions)
+    if _is_a(predictions, "pandas", "DataFrame") or isinstance(predictions, Mapping):
+        return _from_columns(predictions.items())
     if fields := getattr(getattr(predictions, "dtype", None), "names", None):  # a structured array
-        return _from_columns({field: predictions[field] for field in fields})
+        return _from_columns((field, predictions[field]) for field in fields)
     name = getattr(predictions, "name", None) if _is_a(predictions, "pandas", "Series") else None
     return pa.table({DEFAULT_NAME if name is None else str(name): _column(predictions)})
 
 
-def _from_columns(columns: Mapping[Any, Any]) -> pa.Table:
+def _from_columns(columns: Iterable[tuple[Any, Any]]) -> pa.Table:
+    """Names may come twice. Of a frame too, this is all that is needed: `Table.from_pandas` also describes it, which takes longer."""
     import pyarrow as pa
 
-    return pa.table([_column(values) for values in columns.values()], names=[str(name) for name in columns])
+    named = [(str(name), _named_column(name, values)) for name, values in columns]
+    return pa.table([column for _, column in named], names=[name for name, _ in named])
+
+
+def _named_column(name: Any, values: Any) -> pa.Array | pa.ChunkedArray:
+    import pyarrow as pa
+
+    try:
+        return _column(values)
+    except pa.ArrowException as mixed:
+        raise ValueError(f"column {str(name)!r}: {mixed}") from mixed
 
 
 def _is_a(value: Any, package: str, name: str) -> bool:
@@ -154,7 +170,7 @@ def _column(values: Any) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
     if _is_a(values, "pandas", "Series") or _is_a(values, "pandas", "ExtensionArray"):
-        return pa.array(values, from_pandas=True)
+        return pa.array(values.copy(), from_pandas=True)
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return _from_sequence(values)
     if _is_a(values, "torch", "Tensor"):
@@ -183,10 +199,21 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> pa.Array:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim == 1:
-        return pa.array(array)
+        return from_flat(array)
     width = int(np.prod(array.shape[1:]))
     flat = array.reshape(-1) if isinstance(array, np.ma.MaskedArray) else np.ascontiguousarray(array).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+    return pa.FixedSizeListArray.from_arrays(from_flat(flat), width)
+
+
+def from_flat(array: np.ndarray[Any, Any]) -> pa.Array:
+    """One dimension, copied; plain numbers as their bytes: `pa.array` imports pandas."""
+    import numpy as np
+    import pyarrow as pa
+
+    if array.dtype.kind not in "biuf" or isinstance(array, np.ma.MaskedArray):
+        return pa.array(array.copy())
+    bits = np.packbits(array, bitorder="little") if array.dtype.kind == "b" else array.copy()
+    return pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, pa.py_buffer(bits)])
 
 
 def _from_sequence(values: Sequence[Any]) -> pa.Array:

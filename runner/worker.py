@@ -335,8 +335,16 @@ def _fixed(schema: pa.Schema) -> pa.Schema:
 def _failure(shard: Shard, error: Exception, part: str = "") -> Failure:
     if isinstance(error, Trouble):
         return Failure(shard.id, error.kind, str(error), _traceback(error.__cause__ or error))
-    kind: FailureKind = "transient" if is_transient(error) else "storage"
-    return Failure(shard.id, kind, f"{part or shard.name} cannot be written: {told(error)}", _traceback(error))
+    return Failure(shard.id, _kind(error), f"{part or shard.name} cannot be written: {told(error)}", _traceback(error))
+
+
+def _kind(error: Exception) -> FailureKind:
+    """Of what writing a part raised: a value that the sink's format cannot hold will not fit later either."""
+    import pyarrow as pa
+
+    if isinstance(error, pa.ArrowInvalid):
+        return "data"
+    return "transient" if is_transient(error) else "storage"
 
 
 def _traceback(error: BaseException) -> str:

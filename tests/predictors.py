@@ -26,6 +26,32 @@ def doubling(factor: int = 2) -> Predictor:
     return predict
 
 
+def reusing(kind: str) -> Predictor:
+    """Twice `x`, in an array that each batch overwrites, or as something that views it."""
+    import torch
+
+    held = np.zeros(100, "datetime64[s]" if kind == "dates" else float)
+    views: dict[str, Callable[[Any], Any]] = {
+        "numpy": lambda array: {"twice": array},
+        "matrix": lambda array: {"twice": array.reshape(-1, 1)},
+        "series": lambda array: pd.Series(array, name="twice", copy=False),
+        "frame": lambda array: pd.DataFrame({"twice": pd.Series(array, copy=False)}, copy=False),
+        "torch": lambda array: {"twice": torch.from_numpy(array)},
+        "dates": lambda array: {"twice": array},
+    }
+
+    def predict(batch: pd.DataFrame) -> Any:
+        held[: len(batch)] = (2 * batch["x"].to_numpy()).astype(held.dtype)
+        return views[kind](held[: len(batch)])
+
+    return predict
+
+
+def far_future() -> Predictor:
+    """A time that Arrow holds in seconds and Parquet, in milliseconds, does not."""
+    return lambda batch: np.full(len(batch), 2**62, "datetime64[s]")
+
+
 def classic() -> Predictor:
     """The original example's loader, as it stands there."""
 

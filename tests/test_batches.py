@@ -255,6 +255,14 @@ def test_what_arrow_cannot_hold_is_refused(predictions: Any) -> None:
         to_table(predictions, 2)
 
 
+@pytest.mark.parametrize(
+    "predictions", [{"fine": [1, 2], "odd": [1, "x"]}, pd.DataFrame({"fine": [1, 2], "odd": [1, "x"]})]
+)
+def test_the_column_that_arrow_cannot_hold_is_named(predictions: Any) -> None:
+    with pytest.raises(BadPredictions, match=r"that Arrow cannot hold: column 'odd': .*'x'"):
+        to_table(predictions, 2)
+
+
 @pytest.mark.parametrize("predictions", [[1], [1, 2, 3], np.ones((3, 2)), pd.DataFrame({"a": []}), {}, []])
 def test_another_number_of_rows_is_refused(predictions: Any) -> None:
     with pytest.raises(BadPredictions, match="for a batch of 2 rows; one per row is expected"):

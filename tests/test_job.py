@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -128,6 +131,14 @@ def test_kept_columns_go_with_the_predictions(executor: Runs, tmp_path: Path) ->
     executor(job(tmp_path, **{"sink.keep_columns": "all"}))
     assert pq.read_schema(parts(tmp_path)[0]).names == ["x", "id", "twice"]
     assert predicted(tmp_path, "id") == [f"row {x}" for x in range(100)]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "matrix", "series", "frame", "torch", "dates"])
+def test_a_predictor_may_fill_the_same_array_for_batch_after_batch(tmp_path: Path, kind: str) -> None:
+    write_input(tmp_path / "in")
+    run({"mode": "inline", **job(tmp_path, "reusing", **{"model.kind": kind})})
+    kept = [np.ravel(value)[0] for value in predicted(tmp_path)]
+    assert np.array(kept, "datetime64[s]" if kind == "dates" else float).astype(int).tolist() == list(range(0, 200, 2))
 
 
 def test_a_function_is_a_model(executor: Runs, tmp_path: Path) -> None:
@@ -477,6 +488,12 @@ def test_a_prediction_that_the_fixed_type_cannot_hold_is_named(executor: Runs, t
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_value_that_the_sink_cannot_hold_fails_the_job(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    with pytest.raises(JobFailed, match=r"part-.* cannot be written: .*timestamp"):
+        executor(job(tmp_path, "far_future"))
+
+
 def test_a_predictor_that_cannot_be_pickled_says_what_to_do(tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     for mode in ("processes", "tasks", "actors"):
@@ -653,3 +670,16 @@ def test_a_wrong_input_is_told_before_a_wrong_model(executor: Runs, tmp_path: Pa
     write_input(tmp_path / "in")
     with pytest.raises(ConfigError, match="absent"):
         executor(job(tmp_path, "raising", **{"predict.columns": ["absent"]}))
+
+
+def test_a_model_that_asks_for_arrays_pays_for_no_pandas(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    paths = {"source.path": str(tmp_path / "in"), "sink.path": str(tmp_path / "out")}
+    config = {"mode": "inline", **paths, "predict.input": "numpy", "predict.columns": ["x"]}
+    code = (
+        f"import sys; from runner import run; run({config!r}, model=lambda batch: {{'even': batch['x'] % 2 == 0, "
+        "'both': batch['x'][:, None].repeat(2, 1)}); sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+    assert predicted(tmp_path, "even") == [True, False] * 50
+    assert predicted(tmp_path, "both") == [[x, x] for x in range(100)]
