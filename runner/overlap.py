@@ -5,10 +5,13 @@ The predictor itself stays on the thread that asked for it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import lru_cache, partial
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -83,7 +86,7 @@ class Ahead(Generic[K, T]):
     def __enter__(self) -> Ahead[K, T]:
         """Begin."""
         for _ in range(min(self._threads, len(self._sources))):
-            threading.Thread(target=self._work, name="ahead", daemon=True).start()
+            background(self._work)
         return self
 
     def __exit__(
@@ -131,10 +134,38 @@ def fill(stream: Handover[T], items: Iterator[T]) -> None:
             raise
 
 
+class Threads:
+    """Threads that do one thing after another, as many as there is to do at once; they do not keep the process alive.
+
+    A new thread for each thing would cost more: native libraries keep memory for every thread, and set it up anew.
+    """
+
+    def __init__(self) -> None:
+        """None is started yet."""
+        self._tasks: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+
+    def do(self, act: Callable[[], object]) -> None:
+        """Do something, which must not raise, in a thread that has nothing to do, else in a new one."""
+        if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._work, name="background", daemon=True).start()
+        self._tasks.put(act)
+
+    def _work(self) -> None:
+        while True:
+            self._tasks.get()()
+            self._idle.release()
+
+
+@lru_cache(maxsize=1)
+def _threads(pid: int) -> Threads:  # noqa: ARG001 (a fork has none of its parent's threads)
+    return Threads()
+
+
 def background(act: Callable[[], T]) -> Future[T]:
     """Start to do something in a thread that does not keep the process alive."""
     future: Future[T] = Future()
-    threading.Thread(target=fulfil, args=[future, act], name="background", daemon=True).start()
+    _threads(os.getpid()).do(partial(fulfil, future, act))
     return future
 
 

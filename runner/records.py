@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runner import planning
 from runner.types import Receipt, Shard
@@ -14,7 +15,9 @@ from runner.types import Receipt, Shard
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PLAN_ROWS = 65_536  # of a plan that are columns and objects at the same time
+PLAN_ROWS = 8_192  # of a plan that are columns and objects at the same time
+PARTS = '"parts": ['  # begins what a manifest says of each part: the rest of it comes before
+HEAD_BYTES = 65_536  # of a manifest that are read at a time
 FORGOTTEN = frozenset({"vitals"})  # what a worker's process was like belongs to the run, not to the part
 
 Item = TypeVar("Item")
@@ -32,15 +35,34 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def plan_file(shards: Iterable[Shard]) -> bytes:
     """A plan as Parquet: a row for each fragment."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, _plan_schema(), compression="zstd") as writer:
         for rows in chunks(planning.to_rows(shards), PLAN_ROWS):
-            columns = zip(*rows, strict=True)
-            writer.write_table(pa.table(dict(zip(planning.COLUMNS, columns, strict=True)), schema=_plan_schema()))
+            writer.write_table(_plan_table(rows))
     return buffer.getvalue()
+
+
+def _plan_table(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
+    import pyarrow as pa
+
+    schema = _plan_schema()
+    return pa.table(list(map(_array, schema.types, zip(*rows, strict=True))), schema=schema)
+
+
+def _array(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
+    """What `pa.array` makes of texts or integers; but that imports pandas, while all workers wait for the plan."""
+    import numpy as np
+    import pyarrow as pa
+
+    if kind == pa.string():
+        texts = [(value or "").encode() for value in values]
+        data = [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
+    else:
+        data = [np.array([value or 0 for value in values], np.int64)]
+    valid = np.packbits([value is not None for value in values], bitorder="little")
+    return pa.Array.from_buffers(kind, len(values), list(map(pa.py_buffer, [valid, *data])))
 
 
 def plan_of(content: bytes) -> list[Shard]:
@@ -94,12 +116,22 @@ class Entry(NamedTuple):
     bytes: int
     checksum: str
 
+    def packed(self) -> builtins.bytes:
+        """In half of the memory: there is one for each part."""
+        return " ".join(map(str, self)).encode()
+
+    @classmethod
+    def unpacked(cls, packed: builtins.bytes) -> Entry:
+        """What `packed` was made of."""
+        rows_in, rows_out, rows_quarantined, size, checksum = packed.decode().split(" ", 4)
+        return cls(int(rows_in), int(rows_out), int(rows_quarantined), int(size), checksum)
+
 
 def entry_of(line: bytes) -> tuple[str, Entry] | None:
     """A receipt's shard and entry, `None` for a damaged line: its part is then read once, as if there had been none."""
     try:
         told = json.loads(line)
-        numbers = (told["rows_in"], told["rows_out"], told["rows_quarantined"], told["bytes_out"])
+        numbers = int(told["rows_in"]), int(told["rows_out"]), int(told["rows_quarantined"]), int(told["bytes_out"])
         return told["shard"], Entry(*numbers, told["checksum"])
     except (ValueError, KeyError, TypeError):
         return None
@@ -109,28 +141,30 @@ def entry_of(line: bytes) -> tuple[str, Entry] | None:
 
 
 def manifest(
-    fingerprint: str, skipped: Sequence[str], parts: Mapping[str, Shard], entries: Mapping[str, Entry]
+    fingerprint: str,
+    skipped: Sequence[str],
+    shards: Sequence[Shard],
+    part: Callable[[Shard], str],
+    entries: Mapping[str, bytes],
 ) -> Iterator[bytes]:
     """JSON in pieces: the totals, then a line for each part.
 
     Args:
         fingerprint: Of the job.
         skipped: Input files that were left out by name.
-        parts: Each part's name and shard, in input order.
-        entries: One for each shard, by its id.
+        shards: All of them, in input order.
+        part: The name of a shard's part.
+        entries: A packed entry for each shard, by its id.
     """
-    found = [entries[shard.id] for shard in parts.values()]
-    head = {
-        "fingerprint": fingerprint,
-        "rows_in": sum(entry.rows_in for entry in found),
-        "rows_out": sum(entry.rows_out for entry in found),
-        "rows_quarantined": sum(entry.rows_quarantined for entry in found),
-        "bytes": sum(entry.bytes for entry in found),
-        "skipped": skipped,
-    }
-    yield f'{json.dumps(head).removesuffix("}")}, "parts": ['.encode()
-    for number, (name, shard) in enumerate(parts.items()):
-        line = json.dumps({"part": name, "shard": shard.id, **entries[shard.id]._asdict(), "input": _input(shard)})
+    totals = [0, 0, 0, 0]
+    for shard in shards:
+        *numbers, _ = Entry.unpacked(entries[shard.id])
+        totals = [total + number for total, number in zip(totals, numbers, strict=True)]
+    head = {"fingerprint": fingerprint, **dict(zip(Entry._fields, totals, strict=False)), "skipped": skipped}
+    yield f"{json.dumps(head).removesuffix('}')}, {PARTS}".encode()
+    for number, shard in enumerate(shards):
+        entry = Entry.unpacked(entries[shard.id])._asdict()
+        line = json.dumps({"part": part(shard), "shard": shard.id, **entry, "input": _input(shard)})
         yield f"{',' if number else ''}\n{line}".encode()
     yield b"\n]}\n"
 
@@ -147,15 +181,14 @@ def _input(shard: Shard) -> list[dict[str, Any]]:
     ]
 
 
-def skipped_in(manifest: bytes) -> list[str]:
-    """The input files that a manifest says were left out; its parts are not kept while it is read.
+def skipped_in(manifest: IO[bytes]) -> list[str]:
+    """The input files that a manifest says were left out; its parts, which come after them, are not read.
 
     Raises:
         ValueError, KeyError, TypeError: It is damaged.
     """
-    found: list[str] = json.loads(manifest, object_hook=_unless_part)["skipped"]
+    head, mark = b"", PARTS.encode()
+    while mark not in head and (piece := manifest.read(HEAD_BYTES)):
+        head += piece
+    found: list[str] = json.loads(head[: head.index(mark)] + mark + b"]}")["skipped"]
     return found
-
-
-def _unless_part(content: dict[str, Any]) -> dict[str, Any] | None:
-    return content if "parts" in content else None

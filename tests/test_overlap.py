@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,8 +39,9 @@ def settled(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def no_thread_left() -> bool:
-    return settled(lambda: not any(thread.name == "ahead" for thread in threading.enumerate()))
+def all_closed(log: list[str]) -> bool:
+    """Whether every iterator that was begun is, soon, run by no thread any more."""
+    return settled(lambda: {entry[0] for entry in log} == {entry[0] for entry in log if entry.endswith("closed")})
 
 
 @settings(deadline=None, max_examples=50)
@@ -59,7 +61,7 @@ def test_little_is_read_before_it_is_taken(threads: int) -> None:
         assert settled(lambda: len(log) >= threads * (DEPTH + 1) + 1)
         time.sleep(0.05)
         assert len(log) <= threads * (DEPTH + 1) + 1
-    assert no_thread_left()
+    assert all_closed(log)
 
 
 def test_short_ones_are_not_read_far_ahead() -> None:
@@ -94,7 +96,7 @@ def test_what_is_given_up_is_closed() -> None:
         assert list(ahead.take("c")) == list(range(100))
         assert "aclosed" in log
         assert "b99" not in log
-    assert no_thread_left()
+    assert all_closed(log)
 
 
 def test_who_hands_over_learns_that_nobody_takes() -> None:
@@ -111,6 +113,29 @@ def test_who_hands_over_learns_that_nobody_takes() -> None:
 def test_what_a_thread_raises_is_the_futures() -> None:
     with pytest.raises(ZeroDivisionError):
         background(lambda: 1 // 0).result(20)
+
+
+def test_threads_are_used_again() -> None:
+    assert len({background(threading.get_ident).result(20) for _ in range(200)}) < 100
+
+
+def test_there_are_as_many_threads_as_there_is_to_do() -> None:
+    together = threading.Barrier(9)
+    waiting = [background(lambda: together.wait(20)) for _ in range(9)]
+    assert sorted(each.result(20) for each in waiting) == list(range(9))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_has_threads_of_its_own() -> None:
+    background(lambda: None).result(20)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(background(lambda: 7).result(20))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 # ---------------------------------------------------------------- in a job

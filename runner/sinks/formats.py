@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from runner.batches import rebatch
+from runner.batches import from_flat, rebatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,12 +89,14 @@ def grouped(schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[pa.Table]
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """One array without an offset, and with nothing left over under its nulls."""
+    """One array without an offset, and with nothing left over under its nulls, of which a nested one may have others inside."""
     import numpy as np
     import pyarrow as pa
 
-    array = pa.concat_arrays([pa.array([], column.type), *column.chunks])
-    return array.take(pa.array(np.arange(len(array))))
+    array = pa.concat_arrays([pa.nulls(0, column.type), *column.chunks])
+    if array.null_count == 0 and not pa.types.is_nested(array.type):
+        return array
+    return array.take(from_flat(np.arange(len(array))))
 
 
 def unwritable(format: Format, schema: pa.Schema) -> list[str]:  # noqa: A002

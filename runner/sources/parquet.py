@@ -14,7 +14,8 @@ from runner.types import File, Fragment
 if TYPE_CHECKING:
     import pyarrow as pa
 
-READ_ROWS = 65_536
+READ_ROWS = 65_536  # at once, or more where they are short
+READ_BYTES = 1024**2
 SIGNATURE = 28  # bytes of a footer's signature: a nonce and a tag
 TAIL = 8  # bytes behind the footer: its length and the magic
 HELD_BYTES = 64 * 1024**2  # of one row group's columns, as stored: what is larger is read piece by piece
@@ -55,7 +56,7 @@ class Parquet:
                 for (group, first), stored in zip(starts, chunks, strict=True):
                     if group in wanted:
                         _fetch_ahead(ranges, stored)
-                        yield from _group(parquet, group, first, schema.names)
+                        yield from _group(parquet, group, first, schema)
 
 
 def _refuse_encrypted(handle: Any, footer: Any) -> None:
@@ -123,21 +124,31 @@ def _fetch_ahead(ranges: Ranges | None, chunks: Sequence[tuple[int, int]]) -> No
         ranges.hold(chunks if _bytes(chunks) <= HELD_BYTES else [])
 
 
-def _group(parquet: Any, group: int, first: int, names: Sequence[str]) -> Numbered:
+def _group(parquet: Any, group: int, first: int, schema: pa.Schema) -> Numbered:
     import pyarrow as pa
 
-    for batch in parquet.iter_batches(READ_ROWS, row_groups=[group], columns=list(names), use_threads=False):
+    rows = _rows_at_once(schema)
+    for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(schema.names), use_threads=False):
         yield first, pa.Table.from_batches([batch])
         first += batch.num_rows
 
 
+def _rows_at_once(schema: pa.Schema) -> int:
+    """Rows of a batch: each goes from thread to thread, which costs the same however short its rows are."""
+    try:
+        width = sum(int(column.type.bit_width) for column in schema)
+    except ValueError:  # one is as long as its values
+        return READ_ROWS
+    return max(READ_ROWS, 8 * READ_BYTES // max(1, width))
+
+
 def _wanted_groups(handle: Any, groups: Sequence[int], keep: pa.Expression | None) -> set[int]:
     """The row groups in which, by their statistics, some row may pass the filter."""
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
     if keep is None or not groups:
         return set(groups)
+    import pyarrow as pa
+    import pyarrow.dataset as ds  # which imports pandas
+
     whole = ds.ParquetFileFormat().make_fragment(handle, row_groups=list(groups))
     try:
         return {info.id for info in whole.subset(filter=keep, schema=whole.physical_schema).row_groups}

@@ -96,6 +96,25 @@ def test_a_validity_bitmap_that_says_nothing_does_not_show(fmt: FormatName) -> N
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize(
+    "values", [[True, False, True] * 9, list(range(27)), [f"{i}" * i for i in range(27)]], ids=repr
+)
+def test_what_lies_beside_a_slice_does_not_show(fmt: FormatName, values: list[Any]) -> None:
+    alone, cut = pa.table({"v": values[5:16]}), pa.table({"v": values}).slice(5, 11)
+    assert written(fmt, alone.schema, cut) == written(fmt, alone.schema, alone)
+
+
+@pytest.mark.parametrize("fmt", ["parquet", "jsonl", "arrow"])
+def test_what_is_left_under_nulls_inside_of_vectors_does_not_show(fmt: FormatName) -> None:
+    plain = pa.array([1.0, None, 3.0, 4.0], pa.float32())
+    clean, dirty = (
+        pa.table({"v": pa.FixedSizeListArray.from_arrays(values, 2)}) for values in (plain, garbage_under_nulls(plain))
+    )
+    assert clean.column("v").null_count == 0
+    assert written(fmt, clean.schema, dirty) == written(fmt, clean.schema, clean)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
 def test_how_batches_encode_strings_does_not_show(fmt: FormatName) -> None:
     texts = ["b", None, "a", "b", "c"]
     schema = pa.schema([("t", pa.dictionary(pa.int32(), pa.string()))])

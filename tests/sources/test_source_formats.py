@@ -6,6 +6,7 @@ import bz2
 import datetime
 import decimal
 import gzip
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -259,6 +260,36 @@ def test_row_groups_are_fragments_that_can_be_read_alone(tmp_path: Path) -> None
     assert [n for table in reader.read(fragments[1]) for n in table.column("n").to_pylist()] == [10, *range(12, 20)]
     assert list(reader.positions(fragments[1])) == [10, *range(12, 20)]
     assert sum(each.bytes for each in fragments) <= fragments[0].file.size
+
+
+def test_tables_are_neither_tiny_nor_large(tmp_path: Path) -> None:
+    rows = 200_000
+    wide = {f"x{i}": pa.array(range(rows), pa.int64()) for i in range(9)}
+    pq.write_table(pa.table({"n": pa.nulls(rows, pa.int8()), "t": ["text"] * rows, **wide}), tmp_path / "a.parquet")
+    source = Files(str(tmp_path), "parquet")
+    (fragment,), schema = source.inspect(source.files())
+    assert schema is not None
+    reader = source.reader(schema)
+    counts = {len(columns): len(list(reader.read(fragment, columns))) for columns in (["n"], ["t", "n"], list(wide))}
+    assert counts[1] == 1
+    assert min(counts[2], counts[9]) > 2
+
+
+READ_ALL = """
+import pickle, sys
+reader, fragment = pickle.loads(bytes.fromhex(sys.argv[1]))
+print(sum(table.num_rows for table in reader.read(fragment)), "pandas" in sys.modules)
+"""
+
+
+def test_pandas_is_not_needed_to_read_everything(tmp_path: Path) -> None:
+    pq.write_table(PLAIN, tmp_path / "a.parquet")
+    source = Files(str(tmp_path), "parquet")
+    (fragment,), schema = source.inspect(source.files())
+    assert schema is not None
+    pickled = pickle.dumps((source.reader(schema), fragment)).hex()
+    done = subprocess.run([sys.executable, "-c", READ_ALL, pickled], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "False"]
 
 
 def test_many_tiny_row_groups_are_read_as_one_fragment(tmp_path: Path) -> None:
