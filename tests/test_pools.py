@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner.model import ModelSource
 from runner.modes import actors, session, tasks
@@ -25,6 +28,7 @@ from runner.types import Answer, Done, Lost, Mode, Model, RayOptions, Resources,
 
 OUT_OF_MEMORY = Lost("killed by the memory monitor", memory=True)
 DIED = Lost("died")
+ANY_WORK: Any = "work"
 
 
 # ---------------------------------------------------------------- growing and shrinking, with real actors
@@ -203,23 +207,148 @@ def test_fewer_tasks_run_at_once_after_one_took_too_much(
     assert pool.room() == room
 
 
-@pytest.mark.usefixtures("_all_ready", "nodes")
+class Imitated:
+    """Actors that take no time, and end as they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import ray
+
+        self.results: dict[str, Any] = {}  # of what has finished, by reference
+        self.killed: list[Any] = []
+        self._names = count()
+        monkeypatch.setattr(ray, "wait", self._wait)
+        monkeypatch.setattr(ray, "kill", self.killed.append)
+        monkeypatch.setattr(ray, "get", self.results.get)
+        monkeypatch.setattr(actors, "result_of", self.results.get)
+        monkeypatch.setattr(ActorPool, "_create", lambda _: self._create())
+
+    def pool(self, mode: Actors, fewest: int, most: int | None = None) -> ActorPool:
+        """A pool whose first actors have come up."""
+        pool = ActorPool(
+            mode, Setup(Resources(), RayOptions(), 1, None, print, Signals()), Bounds(fewest, most or fewest)
+        )
+        self.come_up(pool)
+        return pool
+
+    def come_up(self, pool: ActorPool) -> None:
+        """All that are coming are up."""
+        for member in pool._members:
+            if not member.up:
+                self.ends(member.birth, None)
+        assert pool.wait(0) == []
+
+    def ends(self, reference: Any, result: Any) -> None:
+        """What is awaited has finished."""
+        self.results[reference] = result
+
+    def _create(self) -> actors._Member:
+        handle = SimpleNamespace(execute=SimpleNamespace(remote=lambda *_: f"call {next(self._names)}"))
+        return actors._Member(handle, f"birth {next(self._names)}")
+
+    def _wait(self, references: list[str], num_returns: int, **_: Any) -> tuple[list[str], list[str]]:
+        ready = [reference for reference in references if reference in self.results][:num_returns]
+        return ready, [reference for reference in references if reference not in ready]
+
+
+@given(st.lists(st.sampled_from(["submit", "answer", "die", "memory", "grow", "come up", "abandon"]), max_size=60))
+@settings(deadline=None)
+def test_whatever_happens_the_shortest_queue_is_found_and_every_call_comes_back_once(events: list[str]) -> None:
+    results = {"answer": [], "die": DIED, "memory": OUT_OF_MEMORY}
+    with pytest.MonkeyPatch.context() as patched:
+        imitated = Imitated(patched)
+        pool = imitated.pool(Actors(max_tasks_in_flight_per_actor=3), 2, 5)
+        out: set[int] = set()
+        for ticket, event in enumerate(events):
+            up = [member for member in pool._members if member.up]
+            busy = [member for member in up if member.calls]
+            if event == "submit" and up:
+                shortest = min(len(member.calls) for member in up)
+                pool.submit(ticket, ANY_WORK)
+                [taken] = [each for each in up if each.calls and each.calls[-1][0] == ticket]
+                assert len(taken.calls) == shortest + 1
+                out.add(ticket)
+            elif event in results and busy:
+                imitated.ends(busy[-1].calls[0][1], results[event])
+                out -= {done.ticket for done in pool.wait(0)}
+            elif event == "abandon" and busy:
+                out -= {busy[0].calls[0][0], *(done.ticket for done in _abandoned(pool, busy[0].calls[0][0]))}
+            elif event == "grow":
+                pool.grow()
+            elif event == "come up":
+                imitated.come_up(pool)
+            members = pool._members
+            deep = 1 if len(members) < pool._bounds.most else 3
+            calls = [len(member.calls) for member in members if member.up]
+            assert pool.room() == sum(max(0, deep - each) for each in calls)
+            assert len(pool.running()) == sum(map(bool, calls))
+            assert out == {queued for member in members for queued, _ in member.calls}
+            assert set(pool._awaited) == {each.awaited() for each in members} - {None}
+            assert len(members) <= pool._bounds.most
+
+
+def _abandoned(pool: ActorPool, ticket: int) -> list[Done]:
+    pool.abandon(ticket)
+    return pool.wait(0) if pool._returned else []
+
+
+def test_of_idle_actors_the_longest_idle_is_ended_and_the_last_idle_gets_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    imitated = Imitated(monkeypatch)
+    pool = imitated.pool(Actors(idle_timeout=1.0), 2, 4)
+    pool.grow()
+    imitated.come_up(pool)
+    pool._work_waited = 0.0
+    first, second, third = pool._members
+    first.idle_since = second.idle_since = 0.0
+    for ticket in range(3):  # one call after the other needs no more than one actor
+        pool.submit(ticket, ANY_WORK)
+        assert [member for member in pool._members if member.calls] == [third]
+        imitated.ends(third.calls[0][1], [])
+        pool.wait(0)
+    assert imitated.killed == [first.handle]
+    assert len(pool._members) == 2, "no fewer than it is to keep"
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+def test_a_call_is_handed_out_without_looking_at_every_actor(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    imitated = Imitated(monkeypatch)
+    pool = imitated.pool(Actors(), size)
+    looks = 0
+
+    class Watched(deque[Any]):
+        def __len__(self) -> int:
+            nonlocal looks
+            looks += 1
+            return super().__len__()
+
+    for member in pool._members:
+        member.calls = Watched()
+    pool.submit(1, ANY_WORK)
+    assert pool.room() == 2 * size - 1
+    assert 0 < looks < 10
+
+
+@pytest.mark.usefixtures("nodes")
 @pytest.mark.parametrize(("result", "size", "left"), [(DIED, 3, 3), (OUT_OF_MEMORY, 3, 2), (OUT_OF_MEMORY, 1, 1)])
 def test_an_actor_that_took_too_much_is_not_replaced_unless_it_is_the_last(
     monkeypatch: pytest.MonkeyPatch, result: Lost, size: int, left: int
 ) -> None:
     monkeypatch.setattr(actors, "result_of", lambda _: result)
-    monkeypatch.setattr(ActorPool, "_create", lambda _: actors._Member("actor", "birth"))
-    pool = ActorPool(Actors(), Setup(Resources(), RayOptions(), 1, None, print, Signals()), Bounds(size, size))
-    for i, member in enumerate(pool._members):
-        member.birth, member.up = f"birth {i}", True
-    pool._members[0].calls = deque([(1, "head"), (2, "queued")])
+    imitated = Imitated(monkeypatch)
+    pool = imitated.pool(Actors(), size)
+    for ticket in range(1, size + 2):  # the last is queued behind another
+        pool.submit(ticket, ANY_WORK)
+    [first] = [member for member in pool._members if len(member.calls) == 2]
+    (head, reference), (queued, _) = first.calls
+    imitated.ends(reference, result)
     done = pool.wait(0)
     assert [(each.ticket, isinstance(each.result, Lost) and each.result.counted) for each in done] == [
-        (1, True),
-        (2, False),
+        (head, True),
+        (queued, False),
     ]
-    assert pool.workers() == len(pool._members) == left
+    assert pool.workers() == max(1, size - (result is OUT_OF_MEMORY))
+    assert len(pool._members) == left
     pool.grow()
     assert len(pool._members) == left
 
@@ -253,5 +382,22 @@ def test_what_will_be_needed_is_imported_before_the_first_call(mode: Mode, name:
         while not done:
             done = pool.wait(1)
         assert str(done[0].result) == "[True]"
+    finally:
+        pool.close()
+
+
+def test_a_call_runs_once_its_process_has_come_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = "import pathlib, time\nwhile not pathlib.Path({!r}).exists():\n    time.sleep(0.01)\n"
+    (tmp_path / "slow_to_import.py").write_text(waiting.format(str(tmp_path / "go")))
+    monkeypatch.syspath_prepend(tmp_path)
+    setup = Setup(Resources(), RayOptions(), 1, None, print, Signals(), ("slow_to_import",))
+    pool = Processes(num_workers=1).open(ModelSource(lambda: lambda batch: batch, on_driver=True), setup)
+    try:
+        pool.submit(1, Imported("slow_to_import"))
+        assert (pool.wait(1), pool.running(), pool.room()) == ([], [], 0)
+        (tmp_path / "go").touch()
+        while not pool.running():
+            assert pool.wait(60) == []
+        assert [done.ticket for done in pool.wait(60)] == [1]
     finally:
         pool.close()

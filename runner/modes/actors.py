@@ -6,9 +6,10 @@ A pool of a fixed size, or one that grows while work waits and shrinks when it i
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice, takewhile
 from typing import Any, NamedTuple
 
 from runner.errors import Incomplete
@@ -109,8 +110,44 @@ class _Member:
     calls: deque[tuple[int, Any]] = field(default_factory=deque)
     idle_since: float = field(default_factory=time.monotonic)
 
-    def references(self) -> list[Any]:
-        return [self.calls[0][1] if self.calls else None] if self.up else [self.birth]
+    def awaited(self) -> Any:
+        """What it does now: it comes up, or its first call, or nothing."""
+        if not self.up:
+            return self.birth
+        return self.calls[0][1] if self.calls else None
+
+
+class _Up:
+    """The actors that are up, by the length of their queues: of the same length, those that came to it first, first."""
+
+    def __init__(self) -> None:
+        self._by_length: defaultdict[int, dict[_Member, None]] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_length.values()))
+
+    def __iter__(self) -> Iterator[_Member]:
+        return chain.from_iterable(self._by_length.values())
+
+    def add(self, member: _Member) -> None:
+        self._by_length[len(member.calls)][member] = None
+
+    def remove(self, member: _Member) -> None:
+        del self._by_length[len(member.calls)][member]
+
+    def idle(self) -> Iterator[_Member]:
+        """Those without a call, the longest idle first."""
+        return iter(self._by_length[0])
+
+    def free(self, deep: int) -> int:
+        """Free places in queues of that length."""
+        return sum((deep - length) * len(there) for length, there in self._by_length.items() if length < deep)
+
+    def shortest(self) -> _Member:
+        """One with the shortest queue: of the idle the last that became so, that the others may be ended."""
+        length = min(length for length, there in self._by_length.items() if there)
+        there = self._by_length[length]
+        return next(iter(there) if length else reversed(there))
 
 
 class ActorPool:
@@ -126,17 +163,20 @@ class ActorPool:
             **remote_options(setup.resources), max_restarts=0, max_task_retries=0
         )
         self._watch = Watch(setup.resources)
-        self._members: list[_Member] = []
+        self._coming: dict[_Member, None] = {}
+        self._up = _Up()
+        self._awaited: dict[Any, _Member] = {}
         self._returned: list[Done] = []
         self._stillborn = 0
         self._work_waited = 0.0  # when it last did
-        self._members += [self._create() for _ in range(bounds.fewest)]
+        for _ in range(bounds.fewest):
+            self._enter(self._create())
 
     def start(self, model: Box) -> None:
         """Take the model, and wait for the first actor, unless somebody asks to stop."""
         self._model = model
         deadline = time.monotonic() + self._mode.ready_timeout
-        while not self._up() and not self._setup.signals.asked():
+        while not self._up and not self._setup.signals.asked():
             if time.monotonic() > deadline:
                 raise Incomplete(
                     f"mode.ready_timeout={self._mode.ready_timeout:g}: no actor came up within that many seconds"
@@ -147,47 +187,70 @@ class ActorPool:
         handle = self._class.remote()
         return _Member(handle, handle.ready.remote(self._setup.packages))
 
-    def _up(self) -> list[_Member]:
-        return [member for member in self._members if member.up]
+    @property
+    def _members(self) -> list[_Member]:
+        return [*self._coming, *self._up]
+
+    def _size(self) -> int:
+        return len(self._coming) + len(self._up)
+
+    def _enter(self, member: _Member) -> None:
+        """Count a member where it belongs now."""
+        if member.up:
+            self._up.add(member)
+        else:
+            self._coming[member] = None
+        if (reference := member.awaited()) is not None:
+            self._awaited[reference] = member
+
+    def _leave(self, member: _Member) -> None:
+        """Take it from there, before anything of it changes."""
+        if member.up:
+            self._up.remove(member)
+        else:
+            del self._coming[member]
+        self._awaited.pop(member.awaited(), None)
 
     # ------------------------------------------------ growing and shrinking
 
     def room(self) -> int:
         """Free places in the queues of actors that are up; while the pool may grow nothing is queued, for those that come."""
         deep = 1 if self._may_grow() else self._mode.max_tasks_in_flight_per_actor
-        return sum(max(0, deep - len(member.calls)) for member in self._up())
+        return self._up.free(deep)
 
     def _may_grow(self) -> bool:
-        return len(self._members) < self._bounds.most
+        return self._size() < self._bounds.most
 
     def grow(self) -> None:
         """Create an actor, unless as many are coming as are up; it may stay pending, and then shows what is wanted."""
         self._work_waited = time.monotonic()
-        if self._may_grow() and len(self._members) < 2 * len(self._up()):
-            self._members.append(self._create())
+        if self._may_grow() and self._size() < 2 * len(self._up):
+            self._enter(self._create())
 
     def _shrink(self) -> None:
         """End actors that nobody has needed for long, those that are still coming first."""
-        spare = len(self._members) - self._bounds.fewest
-        if spare <= 0:
+        spare, needed = self._size() - self._bounds.fewest, time.monotonic() - self._mode.idle_timeout
+        if spare <= 0 or self._work_waited >= needed:
             return
-        needed = time.monotonic() - self._mode.idle_timeout
-        idle = [each for each in self._members if not each.calls and max(each.idle_since, self._work_waited) < needed]
-        for member in sorted(idle, key=lambda each: each.up)[:spare]:
+        idle = (takewhile(lambda each: each.idle_since < needed, there) for there in (self._coming, self._up.idle()))
+        for member in list(islice(chain.from_iterable(idle), spare)):
             self._end(member)
 
     def _end(self, member: _Member) -> None:
         import ray
 
         ray.kill(member.handle)
-        self._members.remove(member)
+        self._leave(member)
 
     # ------------------------------------------------ calls
 
     def submit(self, ticket: int, work: Work) -> None:
         """Queue a call on the actor with the shortest queue."""
-        member = min(self._up(), key=lambda member: len(member.calls))
-        member.calls.append((ticket, member.handle.execute.remote(self._model, work)))
+        member = self._up.shortest()
+        call = ticket, member.handle.execute.remote(self._model, work)
+        self._leave(member)
+        member.calls.append(call)
+        self._enter(member)
 
     def wait(self, timeout: float) -> list[Done]:
         """Everything that has finished once something has; actors that died are replaced."""
@@ -197,29 +260,30 @@ class ActorPool:
         if self._returned:
             returned, self._returned = self._returned, []
             return returned
-        heads = {
-            reference: member for member in self._members for reference in member.references() if reference is not None
-        }
-        if not heads:
+        awaited = list(self._awaited)
+        if not awaited:
             time.sleep(timeout)
             return []
-        ready, _ = ray.wait(list(heads), num_returns=1, timeout=timeout)
+        ready, _ = ray.wait(awaited, num_returns=1, timeout=timeout)
         if ready:
-            ready, _ = ray.wait(list(heads), num_returns=len(heads), timeout=0)
+            ready, _ = ray.wait(awaited, num_returns=len(awaited), timeout=0)
         self._watch.check(progressed=bool(ready))
-        return [done for reference in ready for done in self._collect(heads[reference])]
+        return [done for reference in ready for done in self._collect(self._awaited[reference])]
 
     def _collect(self, member: _Member) -> Iterator[Done]:
         if not member.up:
             self._collect_birth(member)
             return
-        ticket, reference = member.calls.popleft()
-        member.idle_since = time.monotonic()
+        ticket, reference = member.calls[0]
         result = result_of(reference)
+        self._leave(member)
+        member.calls.popleft()
+        member.idle_since = time.monotonic()
+        self._enter(member)
         yield Done(ticket, result)
         if isinstance(result, Lost) and result.counted:
             yield from (Done(queued, Lost(result.reason, counted=False)) for queued, _ in member.calls)
-            if killed_for_memory(result) and len(self._members) > 1:
+            if killed_for_memory(result) and self._size() > 1:
                 self._forgo(member)
             else:
                 self._replace(member)
@@ -231,22 +295,25 @@ class ActorPool:
             ray.get(member.birth)
         except ray.exceptions.RayError as error:
             self._stillborn += 1
-            if self._stillborn >= STILLBORN and not self._up():
+            if self._stillborn >= STILLBORN and not self._up:
                 raise Incomplete(f"mode=actors: {self._stillborn} actors in a row did not come up: {error}") from error
             self._replace(member)
         else:
+            self._leave(member)
             member.up, member.idle_since, self._stillborn = True, time.monotonic(), 0
+            self._enter(member)
 
     def _replace(self, member: _Member) -> None:
         import ray
 
         ray.kill(member.handle)
-        self._members[self._members.index(member)] = self._create()
+        self._leave(member)
+        self._enter(self._create())
 
     def _forgo(self, member: _Member) -> None:
         """Do without an actor for the rest of the job: its node has not the memory for so many."""
-        self._members.remove(member)
-        most = len(self._members)
+        self._leave(member)
+        most = self._size()
         self._bounds = Bounds(min(self._bounds.fewest, most), most)
 
     def running(self) -> list[int]:
@@ -263,9 +330,9 @@ class ActorPool:
 
     def workers(self) -> int:
         """Actors that are up; of those that are still coming, only as many as the pool is never without."""
-        return max(len(self._up()), self._bounds.fewest)
+        return max(len(self._up), self._bounds.fewest)
 
     def close(self) -> None:
         """End all actors; the session stays for the next job."""
-        for member in list(self._members):
+        for member in self._members:
             self._end(member)

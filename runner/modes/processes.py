@@ -7,6 +7,7 @@ import pickle
 import tempfile
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import IO, Any
@@ -14,6 +15,7 @@ from typing import IO, Any
 from runner import apart, weights
 from runner.errors import ConfigError, Incomplete
 from runner.model import ModelSource
+from runner.modes.serve import UP
 from runner.planning import fit
 from runner.process import thread_environment
 from runner.types import Auto, Done, Fit, Lost, Pool, Positive, Resources, Setup, Work
@@ -73,10 +75,11 @@ def _keep(parcel: weights.Parcel, file: IO[bytes]) -> None:
 
 @dataclass(eq=False)
 class _Member:
-    """A process, and the call it is at."""
+    """A process, the call it is at or has waiting, whether it has come up, and whether it has ever answered."""
 
     apart: apart.Apart
     ticket: int | None = None
+    up: bool = False
     proven: bool = False
 
 
@@ -122,17 +125,21 @@ class ProcessPool:
         if not busy:
             time.sleep(timeout)
             return []
-        return [self._collect(busy[pipe]) for pipe in wait_for(list(busy), timeout)]
+        return [done for pipe in wait_for(list(busy), timeout) for done in self._collect(busy[pipe])]
 
-    def _collect(self, member: _Member) -> Done:
+    def _collect(self, member: _Member) -> Iterator[Done]:
         assert member.ticket is not None
         try:
-            answer = pickle.loads(member.apart.pipe.recv_bytes())
+            message = member.apart.pipe.recv_bytes()
         except (EOFError, ConnectionError):
-            return self._bury(member)
-        done = Done(member.ticket, answer)
+            yield self._bury(member)
+            return
+        if message == UP:
+            member.up = True
+            return
+        done = Done(member.ticket, pickle.loads(message))
         member.ticket, member.proven, self._stillborn = None, True, 0
-        return done
+        yield done
 
     def _bury(self, member: _Member) -> Done:
         assert member.ticket is not None
@@ -149,8 +156,8 @@ class ProcessPool:
         self._members[self._members.index(member)] = self._create()
 
     def running(self) -> list[int]:
-        """Every call that is out."""
-        return [member.ticket for member in self._members if member.ticket is not None]
+        """Every call that a process has begun: how long one takes to come up is not the call's."""
+        return [member.ticket for member in self._members if member.ticket is not None and member.up]
 
     def abandon(self, ticket: int) -> None:
         """Kill the process that has the call."""

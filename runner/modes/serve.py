@@ -14,13 +14,16 @@ from runner.model import Delivered
 from runner.process import import_ahead, limit_threads
 from runner.vitals import with_vitals
 
+UP = b""  # a process's first message
+
 
 def serve(pipe: Connection[Any, Any], number: int) -> None:
-    """Answer calls, one after the other."""
+    """Say `UP`, then answer calls, one after the other."""
     apart.belong_to(os.getppid())
     num_threads, packages = pipe.recv()
     import_ahead(packages)
     limit_threads(num_threads)
+    pipe.send_bytes(UP)
     model = Delivered(partial(weights.load, number), num_threads)
     while True:
         try:
