@@ -132,8 +132,12 @@ def _torch(module: str, columns: Sequence[str], batch_size: int, collate: str | 
     ]  # fmt: skip
 
 
+EVEN = [
+    "model=custom", "model._target_=benchmarks.predictors.load_even", "predict.columns=[passenger_count]",
+    "predict.input=numpy",
+]  # fmt: skip
 MODELS = {
-    "even": Model(["passenger_count"], 65_536, load_even, ["model=taxi"], "bool", has_weights=False),
+    "even": Model(["passenger_count"], 65_536, load_even, EVEN, "bool", has_weights=False),
     "small": Model(FEATURES, 16_384, load_small, _torch("benchmarks.predictors.small", FEATURES, 16_384)),
     "heavy": Model(FEATURES, 16_384, load_heavy, _torch("benchmarks.predictors.heavy", FEATURES, 16_384)),
     "minilm": Model(

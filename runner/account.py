@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal
 
-from runner.dispatch import Dispatcher, Event, Retried
+from runner.dispatch import Committed, Dispatcher, Event, Retried
 from runner.errors import Interrupted, JobFailed
 from runner.fingerprint import versions
 from runner.ledger import Ledger
@@ -33,7 +33,6 @@ class Account:
         self._started = time.monotonic()
         self._predicting = 0.0
         self._workers: set[str] = set()
-        self._pending: dict[str, Shard] = {}
         self._draining = False
         self._before = ledger.seen_before() if job.errors.on_bad_rows == "quarantine" else (0, 0)
 
@@ -56,7 +55,6 @@ class Account:
 
     def started(self, pending: Sequence[Shard]) -> None:
         """Begin to predict."""
-        self._pending = {shard.id: shard for shard in pending}
         self.report.shards = len(self.ledger.shards)
         self.report.committed_before = self.report.shards - len(pending)
         counts = [shard.rows for shard in pending]
@@ -68,9 +66,9 @@ class Account:
         """Record what became of a shard, or of a try."""
         report = self.report
         report.retries, report.lost_workers = dispatcher.retries, dispatcher.lost_workers
-        if isinstance(event, Receipt):
-            self._count(event, self._pending[event.shard])
-            self.show.update(dispatcher.in_flight, receipt=event)
+        if isinstance(event, Committed):
+            self._count(event.receipt, event.shard)
+            self.show.update(dispatcher.in_flight, receipt=event.receipt)
         elif isinstance(event, Failure):
             report.failures.append(event)
             self.show.say(f"failed: {event.message}")

@@ -9,7 +9,7 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
@@ -46,6 +46,13 @@ class Attempt:
     care: Care = CARELESS
 
 
+class Committed(NamedTuple):
+    """A shard whose part is there, and what its worker says of it."""
+
+    shard: Shard
+    receipt: Receipt
+
+
 class Retried(NamedTuple):
     """A shard that will be tried again, and why."""
 
@@ -54,7 +61,7 @@ class Retried(NamedTuple):
     wait: float
 
 
-Event = Receipt | Failure | Retried | Probe
+Event = Committed | Failure | Retried | Probe
 
 
 @dataclass
@@ -116,18 +123,19 @@ class Pace(NamedTuple):
         return int(seconds / max(self.shard, 1e-6))
 
 
-def call_size(pending: Sequence[Attempt], workers: int, pace: Pace | None) -> int:
+def call_size(due: Iterable[Attempt], pending: int, workers: int, pace: Pace | None) -> int:
     """How many of the first pending shards go into one call: as many as fill it, but never so many that other workers starve.
 
     Args:
-        pending: What is next.
-        workers: That share it.
+        due: Those that are tried again, which are next.
+        pending: How many shards there are, these included.
+        workers: That share them.
         pace: `None` before the first call has taught it.
     """
-    fair = max(1, len(pending) // (FAIR_CALLS * max(1, workers)))
+    fair = max(1, pending // (FAIR_CALLS * max(1, workers)))
     filling = 1 if pace is None else pace.filling()
     wanted = max(1, min(fair, MOST_PER_CALL, filling))
-    for count, attempt in enumerate(islice(pending, wanted)):
+    for count, attempt in enumerate(islice(due, wanted)):
         if attempt.alone:
             return max(1, count)
     return wanted
@@ -156,7 +164,8 @@ class Dispatcher:
         self.stopped_early = False
         self.in_flight = self.retries = self.lost_workers = self._failed = self._tickets = 0
         self._pool, self._work, self._policy, self._stop, self._now = pool, work, policy, stop, now
-        self._pending: deque[Attempt] = deque()
+        self._untried: deque[Shard] = deque()
+        self._due: deque[Attempt] = deque()  # what is tried again, before what is untried
         self._waiting: list[tuple[float, int, Attempt]] = []  # a heap: what is due first, first
         self._calls: dict[int, Call] = {}
         self._drain_until: float | None = None
@@ -166,7 +175,7 @@ class Dispatcher:
 
     def run(self, shards: Sequence[Shard]) -> Iterator[Event]:
         """Yield what becomes of the shards, as it becomes known; ends when nothing more will."""
-        self._pending.extend(Attempt(shard) for shard in shards)
+        self._untried.extend(shards)
         while self._unfinished():
             self._submit_what_fits()
             for done in self._pool.wait(self._patience()):
@@ -174,6 +183,10 @@ class Dispatcher:
             yield from self._give_up_overdue()
 
     # ------------------------------------------------ submitting
+
+    @property
+    def _pending(self) -> int:
+        return len(self._due) + len(self._untried)
 
     def _unfinished(self) -> bool:
         if self._stop() and self._drain_until is None:
@@ -194,17 +207,20 @@ class Dispatcher:
             return
         workers, room = self._pool.workers(), self._pool.room()
         while self._pending and room > 0:
-            self._submit(call_size(self._pending, workers, self._pace))
+            self._submit(call_size(self._due, self._pending, workers, self._pace))
             room -= 1
         if self._pending:
             self._pool.grow()
 
     def _submit(self, size: int) -> None:
-        attempts = tuple(self._pending.popleft() for _ in range(size))
+        attempts = tuple(self._next() for _ in range(size))
         self._tickets += 1
         self._calls[self._tickets] = Call(attempts)
         self.in_flight += size
         self._pool.submit(self._tickets, self._work(tuple(attempt.shard for attempt in attempts), attempts[0].care))
+
+    def _next(self) -> Attempt:
+        return self._due.popleft() if self._due else Attempt(self._untried.popleft())
 
     def _postpone(self, attempt: Attempt) -> None:
         heapq.heappush(self._waiting, (attempt.not_before, attempt.shard.sequence, attempt))
@@ -212,7 +228,7 @@ class Dispatcher:
     def _wake(self) -> None:
         now = self._now()
         while self._waiting and self._waiting[0][0] <= now:
-            self._pending.appendleft(heapq.heappop(self._waiting)[-1])
+            self._due.appendleft(heapq.heappop(self._waiting)[-1])
 
     def _patience(self) -> float:
         next_retry = self._waiting[0][0] if self._waiting else float("inf")
@@ -240,7 +256,10 @@ class Dispatcher:
         if receipts := [outcome for outcome in outcomes if isinstance(outcome, Receipt)]:
             self._pace = Pace.of(receipts).after(self._pace)
         for attempt, outcome in zip(call.attempts, outcomes, strict=True):
-            yield from [outcome] if isinstance(outcome, Receipt) else self._failure(attempt, outcome)
+            if isinstance(outcome, Receipt):
+                yield Committed(attempt.shard, outcome)
+            else:
+                yield from self._failure(attempt, outcome)
 
     def _lost(self, call: Call, lost: Lost) -> Iterator[Event]:
         self.lost_workers += lost.counted

@@ -9,15 +9,16 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner import planning, quarantine, records
 from runner.errors import Incomplete, JobFailed, SinkRefused
 from runner.parallel import THREADS, mapped
+from runner.publishing import told
 from runner.recipe import Recorded
 from runner.records import Entry
-from runner.storage import Store
+from runner.storage import Store, open_input
 from runner.transience import retrying
 from runner.types import File, Receipt, Shard, Sink
 
@@ -46,7 +47,7 @@ class Ledger:
         recorded: The recipe, `None` in a fresh sink.
         plans: All recorded plans, in order.
         run_id: Names this run under `_runner/runs/`.
-        committed: Names of the parts that were listed when it was opened, and those committed since.
+        committed: Ids of the shards whose parts were listed when it was opened, and of those committed since.
     """
 
     def __init__(self, sink: Sink, run_id: str) -> None:
@@ -55,8 +56,8 @@ class Ledger:
         self._sink, self.run_id = sink, run_id
         self._listed = self.store.names()
         self.recorded = self._read_recipe()
-        self._follow(self._read_plans())
-        self.committed = {name for name in self._parts if name in self._listed}
+        self.plans = self._read_plans()
+        self.committed = set(self._parts_listed())
         self._receipts: list[Receipt] = []
         self._flushed = time.monotonic()
         self._files = 0
@@ -86,9 +87,12 @@ class Ledger:
         except (pa.ArrowException, KeyError) as error:
             raise self._damaged(name, error) from error
 
-    def _follow(self, plans: list[list[Shard]]) -> None:
-        self.plans = plans
-        self._parts = {self.part(shard): shard for shard in self.shards}
+    def _parts_listed(self) -> dict[str, int]:
+        """Of the planned parts in the listing, the sizes by shard; of the listing only what else is there is kept."""
+        found = ((shard.id, self._listed.pop(self.part(shard), None)) for shard in self.shards)
+        sizes = {shard: size for shard, size in found if size is not None}
+        self._listed = dict(self._listed)  # which takes less: a dictionary never shrinks
+        return sizes
 
     # ------------------------------------------------ what there is
 
@@ -103,7 +107,7 @@ class Ledger:
 
     def pending(self) -> list[Shard]:
         """Shards that are planned and not committed."""
-        return [shard for name, shard in self._parts.items() if name not in self.committed]
+        return [shard for shard in self.shards if shard.id not in self.committed]
 
     @property
     def complete(self) -> bool:
@@ -116,16 +120,16 @@ class Ledger:
         return self.recorded is None and not self.plans and not any(map(_is_visible, self._listed))
 
     def listed(self, name: str) -> bool:
-        """Whether the last listing had this file."""
+        """Whether the last listing had this file, which is no part."""
         return name in self._listed
 
     def below(self, prefix: str) -> list[str]:
-        """The listed files whose path begins so."""
+        """The listed files, parts aside, whose path begins so."""
         return sorted(name for name in self._listed if name.startswith(prefix))
 
     def strangers(self) -> list[str]:
         """Visible files that no record of ours names."""
-        return sorted(name for name in self._listed if name not in self._parts and _is_visible(name))
+        return sorted(filter(_is_visible, self._listed))
 
     def differences(self, fields: Mapping[str, Any], accept: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
         """Fields of the fingerprint in which a job differs from the recorded one and that are not accepted: name to (there, now)."""
@@ -163,10 +167,10 @@ class Ledger:
         """Create the next plan; what another run created first is followed instead."""
         name = f"_runner/plan-{len(self.plans):06d}.parquet"
         if self.store.create(name, records.plan_file(shards)):
-            self._follow([*self.plans, list(shards)])
+            self.plans.append(list(shards))
         else:
             self._listed[name] = 0
-            self._follow(self._read_plans())
+            self.plans = self._read_plans()
 
     def drop_stale_temporaries(self) -> None:
         """Delete what killed runs left half written on a local disk."""
@@ -185,7 +189,7 @@ class Ledger:
 
     def receive(self, receipt: Receipt, shard: Shard) -> None:
         """Count a part as committed; its receipt is on disk at most 10 s, or 2,000 receipts, later."""
-        self.committed.add(self.part(shard))
+        self.committed.add(shard.id)
         self._receipts.append(receipt)
         if len(self._receipts) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
@@ -217,55 +221,72 @@ class Ledger:
         """
         self.flush()
         self._listed = self.store.names()
-        missing = [name for name in self._parts if name not in self._listed]
+        sizes = self._parts_listed()
+        missing = [self.part(shard) for shard in self.shards if shard.id not in sizes]
         if missing or (strangers := self.strangers()):
             what = f"{named(missing)} missing" if missing else f"{named(strangers)} not ours"
             raise Incomplete(f"sink.path={self.store.root}: at the end the listing and the plans differ: {what}")
-        entries = self._entries_of_what_is_there()
-        self._drop_stale_quarantine(entries)
-        entries |= self._read_back(entries)
         everything_skipped = sorted({*skipped, *self.skipped()})
+        entries = self._entries_of(sizes)
+        self._drop_stale_quarantine(entries)
+        self._read_back(entries, sizes)
+        del sizes
         retrying(lambda: self._publish_manifest(everything_skipped, entries))
         self.store.replace(SUCCESS, b"")
 
-    def _publish_manifest(self, skipped: Sequence[str], entries: Mapping[str, Entry]) -> None:
+    def _publish_manifest(self, skipped: Sequence[str], entries: Mapping[str, bytes]) -> None:
         assert self.recorded is not None
         with self.store.publish(MANIFEST) as file:
-            for piece in records.manifest(self.recorded.fingerprint, skipped, self._parts, entries):
+            for piece in records.manifest(self.recorded.fingerprint, skipped, self.shards, self.part, entries):
                 file.write(piece)
 
     def skipped(self) -> list[str]:
         """The input files that the manifest says were left out: a part that was committed without a file stays without it."""
-        text = self.store.read(MANIFEST) if MANIFEST in self._listed else None
         try:
-            return [] if text is None else records.skipped_in(text)
+            return retrying(self._skipped_before) if MANIFEST in self._listed else []
+        except FileNotFoundError:  # gone since
+            return []
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(MANIFEST, error, REWRITE) from error
 
-    def _drop_stale_quarantine(self, entries: Mapping[str, Entry]) -> None:
-        """A try that died after its quarantine may have been followed by one without bad rows: its file says nothing true."""
-        for shard in self.shards:
-            entry = entries.get(shard.id)
-            if entry is not None and not entry.rows_quarantined and quarantine.file_name(shard) in self._listed:
-                self.store.delete(quarantine.file_name(shard))
+    def _skipped_before(self) -> list[str]:
+        """Of the manifest only the beginning is read: the rest is as large as the plan."""
+        path = self.store.path(MANIFEST)
+        with told(path), open_input(path, self.store.options) as file:
+            return records.skipped_in(file)
 
-    def _entries(self) -> dict[str, Entry]:
-        """What the receipts of all runs say of parts, by shard."""
+    def _drop_stale_quarantine(self, entries: Mapping[str, bytes]) -> None:
+        """A try that died after its quarantine may have been followed by one without bad rows: its file says nothing true."""
+        if not self.below("_runner/quarantine/"):
+            return
+        for shard in self.shards:
+            name, entry = quarantine.file_name(shard), entries[shard.id]
+            if name in self._listed and entry and not Entry.unpacked(entry).rows_quarantined:
+                self.store.delete(name)
+
+    def _told(self) -> Iterator[tuple[str, Entry]]:
+        """What the receipts of all runs say of shards; of what is said twice, the later holds."""
         names = [name for name in self.below("_runner/runs/") if "/receipts-" in name]
         lines = (line for content in mapped(self.store.read, names) for line in (content or b"").splitlines())
-        return dict(found for found in map(records.entry_of, lines) if found is not None)
+        return (found for found in map(records.entry_of, lines) if found is not None)
 
-    def _entries_of_what_is_there(self) -> dict[str, Entry]:
-        """Without those that tell of another size than the listing: such a part is read, as if it had no receipt."""
-        sizes = {shard.id: self._listed[name] for name, shard in self._parts.items()}
-        return {shard: entry for shard, entry in self._entries().items() if sizes.get(shard, 0) in (0, entry.bytes)}
+    def _entries_of(self, sizes: Mapping[str, int]) -> dict[str, bytes]:
+        """What the receipts say of the parts, packed, by shard.
 
-    def _read_back(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
-        """Of the parts whose receipts died with their drivers: each is read once, several at a time if they are small."""
-        lost = {name: shard for name, shard in self._parts.items() if shard.id not in entries}
-        largest = max((self._listed[name] for name in lost), default=0)
-        found = mapped(self._read_part, lost.values(), THREADS if largest <= SMALL_PART else 1)
-        return {shard.id: entry for shard, entry in zip(lost.values(), found, strict=True)}
+        Nothing where they tell of another size than the listing: such a part is read, as if it had no receipt.
+        """
+        entries = dict.fromkeys(sizes, b"")
+        for shard, entry in self._told():
+            if shard in sizes:
+                entries[shard] = entry.packed() if sizes[shard] in (0, entry.bytes) else b""
+        return entries
+
+    def _read_back(self, entries: dict[str, bytes], sizes: Mapping[str, int]) -> None:
+        """Add the parts whose receipts died with their drivers: each is read once, several at a time if they are small."""
+        lost = [shard for shard in self.shards if not entries[shard.id]]
+        largest = max((sizes[shard.id] for shard in lost), default=0)
+        found = mapped(self._read_part, lost, THREADS if largest <= SMALL_PART else 1)
+        entries.update((shard.id, entry.packed()) for shard, entry in zip(lost, found, strict=True))
 
     def _read_part(self, shard: Shard) -> Entry:
         import hashlib
@@ -292,8 +313,8 @@ class Ledger:
 
     def seen_before(self) -> tuple[int, int]:
         """Rows read and rows quarantined by earlier runs, as far as their receipts tell."""
-        entries = self._entries().values()
-        return sum(entry.rows_in for entry in entries), sum(entry.rows_quarantined for entry in entries)
+        counts = {shard: (entry.rows_in, entry.rows_quarantined) for shard, entry in self._told()}
+        return sum(rows for rows, _ in counts.values()), sum(bad for _, bad in counts.values())
 
     def wipe(self) -> Ledger:
         """Delete what our own records name, and nothing else; `_SUCCESS` first, so that no reader trusts the rest."""
@@ -301,7 +322,8 @@ class Ledger:
         ours = sorted(name for name in self._listed if OUR_RECORDS.fullmatch(name))
         plans = [name for name in ours if name.startswith("_runner/plan-")]
         others = [name for name in ours if name not in {*plans, RECIPE}]
-        for _ in mapped(self.store.delete, [*sorted(self.committed), *others]):
+        parts = [self.part(shard) for shard in self.shards if shard.id in self.committed]
+        for _ in mapped(self.store.delete, [*parts, *others]):
             pass
         for name in [*reversed(plans), RECIPE]:  # what names the rest goes last
             self.store.delete(name)

@@ -97,7 +97,9 @@ def is_skipped(path: str, skip: Sequence[str]) -> bool:
 
 def execution_order(shards: Iterable[Shard]) -> list[Shard]:
     """Largest first, so that no big shard starts last and runs alone; ties in input order."""
-    return sorted(shards, key=lambda shard: (-shard.bytes, shard.sequence))
+    ordered = sorted(shards, key=lambda shard: shard.sequence)
+    ordered.sort(key=lambda shard: shard.bytes, reverse=True)  # which leaves ties as they are
+    return ordered
 
 
 # ---------------------------------------------------------------- does it fit?

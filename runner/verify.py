@@ -57,7 +57,7 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
     verdict = Verdict()
     verdict.problems += [*_unfinished(ledger, manifest), *_strangers(ledger), *_plan_problems(ledger)]
     for shard in ledger.shards:
-        if ledger.part(shard) in ledger.committed and (entry := manifest.get(shard.id)) is not None:
+        if shard.id in ledger.committed and (entry := manifest.get(shard.id)) is not None:
             verdict.problems += _part_problems(job, ledger, shard, entry, verdict)
             verdict.problems += _row_problems(job, shard, entry, skipped)
     _hold_against_source(job, ledger, verdict)

@@ -16,6 +16,7 @@ from runner.dispatch import (
     LONGEST_WAIT,
     UNBLAMED_WAIT,
     Attempt,
+    Committed,
     Dispatcher,
     Event,
     Pace,
@@ -145,7 +146,10 @@ def dispatched(
 
 
 def committed(events: list[Event]) -> list[str]:
-    return sorted(event.shard for event in events if isinstance(event, Receipt))
+    """The ids of the shards, each with a receipt of its own."""
+    told = [event for event in events if isinstance(event, Committed)]
+    assert all(event.shard.id == event.receipt.shard for event in told)
+    return sorted(event.shard.id for event in told)
 
 
 def failed(events: list[Event]) -> list[Failure]:
@@ -262,22 +266,25 @@ def test_backoff_grows_within_bounds(tries: int, jitter: float) -> None:
 
 @given(st.integers(1, 1000), st.integers(1, 64), st.none() | st.builds(Pace, st.floats(0, 100), st.floats(0, 100)))
 def test_calls_never_starve_other_workers(count: int, workers: int, pace: Pace | None) -> None:
-    size = call_size([Attempt(shard(i)) for i in range(count)], workers, pace)
+    size = call_size([], count, workers, pace)
     assert 1 <= size <= max(1, count // (4 * workers))
 
 
 def test_calls_are_filled_to_a_quarter_of_a_second() -> None:
-    pending = [Attempt(shard(i)) for i in range(10_000)]
-    assert call_size(pending, 2, None) == 1
-    assert [call_size(pending, 2, Pace(each, 0)) for each in (10.0, 0.25, 0.1, 0.01, 0.0)] == [1, 1, 2, 25, 64]
-    alone = [*pending[:3], Attempt(shard(3), alone=True), *pending[3:]]
-    assert call_size(alone, 2, Pace(0, 0)) == 3
-    assert call_size(alone[3:], 2, Pace(0, 0)) == 1
+    assert call_size([], 10_000, 2, None) == 1
+    assert [call_size([], 10_000, 2, Pace(each, 0)) for each in (10.0, 0.25, 0.1, 0.01, 0.0)] == [1, 1, 2, 25, 64]
+    due = [
+        *(Attempt(shard(i), retries=1) for i in range(3)),
+        Attempt(shard(3), alone=True),
+        Attempt(shard(4), retries=1),
+    ]
+    assert call_size(due, 10_000, 2, Pace(0, 0)) == 3
+    assert call_size(due[3:], 10_000, 2, Pace(0, 0)) == 1
+    assert call_size(due[4:], 10_000, 2, Pace(0, 0)) == 64, "what is tried again may share a call with what is not"
 
 
 def test_calls_are_longer_where_each_begins_and_ends_with_a_wait() -> None:
-    pending = [Attempt(shard(i)) for i in range(10_000)]
-    assert [call_size(pending, 2, Pace(0.5, edges)) for edges in (0.0, 0.1, 0.2, 99.0)] == [1, 4, 8, 10]
+    assert [call_size([], 10_000, 2, Pace(0.5, edges)) for edges in (0.0, 0.1, 0.2, 99.0)] == [1, 4, 8, 10]
 
 
 def test_the_wait_of_a_call_is_that_of_its_edges() -> None:
@@ -297,7 +304,7 @@ def test_a_failure_without_budget_ends() -> None:
 
 
 class Watched(Sequence[Attempt]):
-    """A million pending shards, of which somebody looks at some."""
+    """A million tries that are due, of which somebody looks at some."""
 
     def __init__(self) -> None:
         self.looked_at = 0
@@ -311,9 +318,9 @@ class Watched(Sequence[Attempt]):
 
 
 def test_the_size_of_a_call_is_found_without_looking_at_all_that_is_pending() -> None:
-    pending = Watched()
-    assert call_size(pending, 8000, Pace(1e-3, 0)) == 31
-    assert pending.looked_at <= 64
+    due = Watched()
+    assert call_size(due, len(due), 8000, Pace(1e-3, 0)) == 31
+    assert due.looked_at <= 64
 
 
 def test_a_large_pool_is_filled_without_being_asked_for_room_each_time() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from test_job import job, manifest, write_input
 
 from runner import ledger, planning, records, run
+from runner.recipe import Recorded
+from runner.sinks.files import Files as Sink
 from runner.sources.files import Files
 from runner.storage import Store
 from runner.types import File, Fragment, Receipt, Shard, Stages
@@ -80,6 +84,12 @@ def test_a_damaged_receipt_is_none(line: bytes) -> None:
     assert records.entry_of(line) is None
 
 
+@pytest.mark.parametrize("checksum", ["sha256:0", "", "of another kind"])
+def test_what_is_known_of_a_part_is_packed_and_unpacked(checksum: str) -> None:
+    entry = records.Entry(2**40, 3, 0, 99, checksum)
+    assert records.Entry.unpacked(entry.packed()) == entry
+
+
 def test_receipts_are_flushed_before_they_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "FLUSH_RECEIPTS", 2)
     write_input(tmp_path / "in", files=5)
@@ -92,9 +102,8 @@ def test_receipts_are_flushed_before_they_are_too_many(tmp_path: Path, monkeypat
 
 
 def pieces(count: int) -> list[bytes]:
-    parts = {f"{shard.name}.parquet": shard for shard in shards(count)}
-    entries = {shard.id: records.Entry(3, 2, 1, 99, f"sha256:{shard.id}") for shard in shards(count)}
-    return list(records.manifest("f", ["/in/gone"], parts, entries))
+    entries = {shard.id: records.Entry(3, 2, 1, 99, f"sha256:{shard.id}").packed() for shard in shards(count)}
+    return list(records.manifest("f", ["/in/gone"], shards(count), lambda shard: f"{shard.name}.parquet", entries))
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
@@ -115,7 +124,20 @@ def test_a_manifest_is_never_whole_in_memory() -> None:
 @pytest.mark.parametrize("indent", [None, 1])
 def test_what_was_skipped_is_read_of_any_version(indent: int | None) -> None:
     text = json.dumps(json.loads(b"".join(pieces(3))), indent=indent).encode()
-    assert records.skipped_in(text) == records.skipped_in(b"".join(pieces(3))) == ["/in/gone"]
+    assert records.skipped_in(io.BytesIO(text)) == ["/in/gone"]
+
+
+def test_of_a_manifest_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "HEAD_BYTES", 8)
+    file = io.BytesIO(b"".join(pieces(500)))
+    assert records.skipped_in(file) == ["/in/gone"]
+    assert file.tell() < len(pieces(500)[0]) + 8
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"parts": [', b'{"skipped": [], "par'])
+def test_a_damaged_manifest_says_nothing(text: bytes) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        records.skipped_in(io.BytesIO(text))
 
 
 def test_parts_without_receipts_are_read_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +152,54 @@ def test_parts_without_receipts_are_read_once_each(tmp_path: Path, monkeypatch: 
     run(job(tmp_path, mode="inline"))
     assert sorted(name for name in read if name.startswith("part-")) == [part["part"] for part in before["parts"]]
     assert manifest(tmp_path) == before
+
+
+# ---------------------------------------------------------------- memory for each shard
+
+
+def large_sink(folder: Path, count: int) -> None:
+    """A sink in which every part and its receipt is there, and a manifest, but no `_SUCCESS`."""
+    sink = Sink("parquet", str(folder))
+    first = ledger.Ledger(sink, "first")
+    first.record_recipe(Recorded({}, None, None))
+    first.record_plan([Shard(i, f"{i:016x}", "", (fragment("", i),)) for i in range(count)])
+    for shard in first.shards:
+        (folder / first.part(shard)).write_bytes(bytes(99))
+        first.receive(receipt(shard), shard)
+    first.finish()
+    (folder / "_SUCCESS").unlink()
+
+
+def test_a_ledger_holds_the_plan_and_little_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 2000
+    monkeypatch.setattr(ledger, "FLUSH_RECEIPTS", count // 100)  # what is held of them at a time is not for each shard
+    monkeypatch.setattr(ledger, "THREADS", 1)
+    large_sink(tmp_path, count)
+    tracemalloc.start()
+    try:
+        opened = ledger.Ledger(Sink("parquet", str(tmp_path)), "second")
+        plan = tracemalloc.get_traced_memory()[0] / count
+        tracemalloc.reset_peak()
+        opened.finish()
+        peak = tracemalloc.get_traced_memory()[1] / count
+    finally:
+        tracemalloc.stop()
+    assert plan < 700, "bytes per shard: beside the plan only the ids of what is committed are kept"
+    assert peak < 2 * plan, "beside the plan, a listing and what the receipts say"
+
+
+def test_a_source_does_not_keep_its_listing(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", files=3)
+    source = Files(str(tmp_path / "in"), "parquet")
+
+    def held() -> int:
+        gc.collect()
+        return sum(type(each) is File and each.path.startswith(str(tmp_path)) for each in gc.get_objects())
+
+    files = source.files()
+    assert held() == len(files) == 3
+    del files
+    assert held() == 0
 
 
 # ---------------------------------------------------------------- work that does not grow with what is done

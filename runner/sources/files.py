@@ -66,42 +66,37 @@ class Files:
         Raises:
             ConfigError: There is none, and `allow_empty` is false.
         """
-        for name in ("_entries", "_listed", "_partition_types"):
-            vars(self).pop(name, None)  # asked again, the storage is listed again
+        entries = list_entries(self._paths, self.storage_options)
         if not self.allow_empty and (
-            idle := [path for path, found in zip(self._paths, self._entries, strict=True) if not found]
+            idle := [path for path, found in zip(self._paths, entries, strict=True) if not found]
         ):
             raise ConfigError(shortened([self._nothing(path) for path in idle]))
-        found = self._listed
+        listed = found = once(entries)
+        vars(self)["_partition_types"] = self._types_among(listed)
         if self.partitioning and self.filters:
-            found = partitions.prune(found, self._partition_types, self.filters)
+            found = partitions.prune(listed, self._partition_types, self.filters)
         if not found and not self.allow_empty:
-            raise ConfigError(self._excluded())
-        return list(found)
-
-    @cached_property
-    def _entries(self) -> list[list[File]]:
-        return list_entries(self._paths, self.storage_options)
-
-    @cached_property
-    def _listed(self) -> list[File]:
-        """Kept from `files` to `inspect`: what is pruned and what is read agree on the types of the partitions."""
-        return once(self._entries)
+            raise ConfigError(self._excluded(len(listed)))
+        return found
 
     @cached_property
     def _partition_types(self) -> dict[str, pa.DataType]:
-        return partitions.column_types(file.folder for file in self._listed) if self.partitioning else {}
+        """Kept from `files` to `inspect`, for what is pruned and what is read to agree; the listing itself is not kept."""
+        return self._types_among(once(list_entries(self._paths, self.storage_options)))
+
+    def _types_among(self, listed: Sequence[File]) -> dict[str, pa.DataType]:
+        return partitions.column_types(file.folder for file in listed) if self.partitioning else {}
 
     @property
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else list(self.path)
 
-    def _excluded(self) -> str:
+    def _excluded(self, listed: int) -> str:
         paths = self._paths
         if not paths:
             return f"source.path=[]: expected at least one path {ALLOWED}"
         shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
-        return f"source.filters={self.filters}: exclude all {len(self._listed)} files of source.path={shown} {ALLOWED}"
+        return f"source.filters={self.filters}: exclude all {listed} files of source.path={shown} {ALLOWED}"
 
     def _nothing(self, path: str) -> str:
         """An entry without a file: other entries' files do not make up for it."""

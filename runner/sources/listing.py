@@ -79,7 +79,9 @@ def _expand(entry: str, options: Mapping[str, Any]) -> Iterator[File]:
     """Of what a storage tells about each file, only name, size and version are kept: there may be millions."""
     fs, path = locate(entry, options)
     root, found = _find(fs, path.rstrip("/") or "/")
-    for name, size, version in sorted((name, what["size"], _version(what)) for name, what in found):
+    told = sorted(((name, what["size"], _version(what)) for name, what in found), reverse=True)
+    while told:
+        name, size, version = told.pop()
         below = name.removeprefix(root).lstrip("/")
         if not _hidden(below):
             if size is None:
