@@ -66,6 +66,10 @@ ALL = {
     "ours-tasks": Program("ours, mode=tasks", ours("mode=tasks")),
     "ours-actors": Program("ours, mode=actors num_actors=2", ours("mode=actors", "num_actors=2")),
     "ours-processes": Program("ours, mode=processes mode.num_workers=2", ours("mode=processes", "mode.num_workers=2")),
+    "ours-load-on-worker": Program(
+        "ours, mode=processes predict.load_on=worker",
+        ours("mode=processes", "mode.num_workers=2", "predict.load_on=worker"),
+    ),
     "ours-inline": Program("ours, mode=inline (one process)", ours("mode=inline")),
     "ours-coalesced": Program("ours, mode=tasks, several files a shard", ours("mode=tasks", "shard_bytes=auto")),
     "classic-tasks": Program("classic Ray Core tasks, whole files", script("classic_tasks")),

