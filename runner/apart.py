@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +48,9 @@ def belong_to(parent: int) -> None:
     It alone decides what a signal to the whole group means (Ctrl-C, `timeout`, systemd), so this process ignores them. And when it
     is gone this process ends, also in the middle of a call: a killed parent cannot stop what is stuck.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -54,6 +58,15 @@ def belong_to(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start(module: str, files: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> Apart:
@@ -68,6 +81,7 @@ def start(module: str, files: Sequence[int] = (), environment: Mapping[str, str]
     numbers = [theirs.fileno(), *files]
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
     variables = {**os.environ, **(environment or {}), "PYTHONPATH": path}
-    process = subprocess.Popen([sys.executable, "-m", module, *map(str, numbers)], pass_fds=numbers, env=variables)
+    with _blocked(SIGNALS):  # which is inherited: until it ignores them, they must not end it either
+        process = subprocess.Popen([sys.executable, "-m", module, *map(str, numbers)], pass_fds=numbers, env=variables)
     theirs.close()
     return Apart(process, ours)

@@ -97,7 +97,7 @@ def _to_tensor(name: str, array: np.ndarray[Any, Any]) -> Any:
 def to_table(predictions: Any, rows: int) -> pa.Table:
     """The predictions of a batch of `rows` rows as a table of as many rows, without metadata.
 
-    What is no Arrow data is copied: a predictor may fill the same array for batch after batch.
+    They are copied: a predictor may fill the same array for batch after batch.
 
     Args:
         predictions: A DataFrame, a Series, a mapping of columns, an array, a tensor, a list, an Arrow table, record batch
@@ -129,10 +129,8 @@ def to_table(predictions: Any, rows: int) -> pa.Table:
 def _tabled(predictions: Any) -> pa.Table:
     import pyarrow as pa
 
-    if isinstance(predictions, pa.Table):
-        return predictions
-    if isinstance(predictions, pa.RecordBatch):
-        return pa.Table.from_batches([predictions])
+    if isinstance(predictions, pa.Table | pa.RecordBatch):
+        return pa.table([_copied(column) for column in predictions.columns], schema=predictions.schema)
     if _is_a(predictions, "pandas", "DataFrame") or isinstance(predictions, Mapping):
         return _from_columns(predictions.items())
     if fields := getattr(getattr(predictions, "dtype", None), "names", None):  # a structured array
@@ -168,9 +166,9 @@ def _column(values: Any) -> pa.Array | pa.ChunkedArray:
     import pyarrow as pa
 
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
+        return _copied(values)
     if _is_a(values, "pandas", "Series") or _is_a(values, "pandas", "ExtensionArray"):
-        return pa.array(values.copy(), from_pandas=True)
+        return _copied(pa.array(values, from_pandas=True))
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return _from_sequence(values)
     if _is_a(values, "torch", "Tensor"):
@@ -181,6 +179,14 @@ def _column(values: Any) -> pa.Array | pa.ChunkedArray:
         f"the predictor returned {type(values).__name__}; expected a DataFrame, Series, dict of columns, array, tensor, "
         "list or Arrow table"
     )
+
+
+def _copied(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Arrow's arrays do not change, but the NumPy array that one may view does."""
+    import pyarrow as pa
+
+    chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+    return pa.chunked_array([pa.concat_arrays([chunk, pa.nulls(0, chunk.type)]) for chunk in chunks], type=array.type)
 
 
 def _from_tensor(tensor: Any) -> np.ndarray[Any, Any]:

@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 import traceback
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,5 +237,5 @@ def _writable_outputs(overrides: Sequence[str]) -> list[str]:
     place = "outputs" if Path("outputs").is_dir() else "."
     if given or os.access(place, os.W_OK | os.X_OK):
         return []
-    folder = Path(tempfile.gettempdir(), f"runner-{uuid.uuid4().hex[:8]}")
+    folder = tempfile.mkdtemp(prefix="runner-")
     return [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]

@@ -20,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import configure_log, run_job
+from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -82,22 +83,37 @@ class Composer:
         found = loader.get_group_options(group, config_name=self.name, overrides=searchpath)
         return [option for option in found if not option.startswith("_")]
 
-    def common(self, examined: Examined) -> DictConfig:
+    def common(self, examined: Examined, *, sweep: bool = False) -> DictConfig:
         """The config of the only job, or what the jobs of a sweep have in common; its `hydra` node included.
+
+        Args:
+            examined: The overrides.
+            sweep: Whether a sweep was asked for; a config may ask for it, too.
 
         Raises:
             ConfigError: It cannot be composed, or would have Hydra call what is not allowed.
         """
         if "job" in examined.broken:  # without the preset nothing more can be said
             raise ConfigError(examined.problems)
-        mode = RunMode.MULTIRUN  # which leaves out the keys that differ between jobs
         try:
-            base = self.hydra.compose_config(self.name, list(examined.overrides), mode, validate_sweep_overrides=False)
+            base = self._composed(examined.overrides, RunMode.MULTIRUN if sweep else RunMode.RUN)
         except Exception as error:
             raise ConfigError([*examined.problems, *explain(error)]) from error
         if refused := refused_by_hydra(OmegaConf.to_container(base.hydra, resolve=False)):
             raise ConfigError([*examined.problems, *refused])
         return base
+
+    def _composed(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
+        """What a choice is left to the jobs of a sweep for (`site: '???'`), the only job must say."""
+        try:
+            return self.hydra.compose_config(self.name, list(overrides), mode, validate_sweep_overrides=False)
+        except ConfigCompositionException:
+            if (
+                mode == RunMode.MULTIRUN
+                or (base := self._composed(overrides, RunMode.MULTIRUN)).hydra.mode != RunMode.MULTIRUN
+            ):
+                raise
+            return base
 
     def job(self, base: DictConfig) -> Composed:
         """The only job."""

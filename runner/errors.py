@@ -64,6 +64,10 @@ class Interrupted(RunnerError):
         super().__init__(f"stopped by signal {signal_number}")
 
 
+class NothingToDo(Exception):
+    """No worker is needed: all that is planned is done, or there is nothing to plan. Ends no job; `runner.job` takes it back."""
+
+
 WORST_FIRST = (2, 1, 75)
 
 

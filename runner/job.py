@@ -9,7 +9,7 @@ import contextlib
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from functools import partial
 
@@ -17,7 +17,7 @@ from runner import planning, worker
 from runner.account import Account
 from runner.admission import make_ready, refuse
 from runner.dispatch import Dispatcher
-from runner.errors import ConfigError, Incomplete, JobFailed, RunnerError, SinkRefused
+from runner.errors import ConfigError, Incomplete, JobFailed, NothingToDo, RunnerError, SinkRefused
 from runner.ledger import Ledger
 from runner.locations import is_local
 from runner.mark import Mark
@@ -54,8 +54,7 @@ def run(job: Job, show: Progress | None = None) -> Report:
             ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
             account = Account(job, show, ledger)
         with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
-            looking = background(partial(survey_of, job, ledger))
-            survey = look_and_predict(job, looking, account, signals)
+            survey = look_and_predict(job, account, signals)
             account.hold_to_budget(final=True)
             if not ledger.complete:
                 ledger.finish(survey.skipped)
@@ -112,32 +111,41 @@ def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
         raise kind(f"{what}: cannot be used: {type(error).__name__}: {error}") from error
 
 
-def look_and_predict(job: Job, looking: Future[Survey], account: Account, signals: Signals) -> Survey:
+def look_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
     """Start workers while the input is looked at, unless all that was planned is done: then only if there is more.
 
     Raises:
         ConfigError: The input cannot be used.
         JobFailed, Incomplete, Interrupted: Not every shard was committed.
     """
-    done_before = bool(account.ledger.plans) and not account.ledger.pending()
-    if done_before and not looking.result().pending:
+    looking = background(partial(survey_of, job, account.ledger))
+    if account.ledger.plans and not account.ledger.pending():
+        wait([looking])
+    with contextlib.suppress(NothingToDo), opened_pool(job, looking, account.show.say, signals) as pool:
         account.begin(looking.result())
+        predict(job, looking.result(), account, pool, signals)
         return looking.result()
-    with opened_pool(job, looking, account.show.say, signals) as pool:
-        survey = looking.result()
-        account.begin(survey)
-        if survey.pending:
-            predict(job, survey, account, pool, signals)
-    signals.raise_if_asked()
-    raise_for(account.report.failures)
-    return survey
+    account.begin(looking.result())
+    return looking.result()
+
+
+def _needed(looking: Future[Survey], seconds: float | None = None) -> None:
+    """Go on if there is something to do, or if that takes longer than so many seconds to find out.
+
+    Raises:
+        NothingToDo: There is not.
+        ConfigError, Incomplete: The input cannot be used.
+    """
+    wait([looking], seconds)
+    if looking.done() and not looking.result().pending:
+        raise NothingToDo
 
 
 def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Signals) -> None:
     """Fix the output schema, record the plan, and dispatch.
 
     Raises:
-        JobFailed, Incomplete, Interrupted: No first batch could be predicted.
+        JobFailed, Incomplete, Interrupted: Not every shard was committed.
     """
     ledger = account.ledger
     account.report.ray_seconds = _ray_seconds()
@@ -153,6 +161,8 @@ def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sig
     for event in dispatcher.run(pending):
         account.take(event, dispatcher)
     account.predicted(pool.workers())
+    signals.raise_if_asked()
+    raise_for(account.report.failures)
 
 
 def _ray_seconds() -> float:
@@ -172,31 +182,33 @@ def opened_pool(job: Job, looking: Future[Survey], say: Callable[[str], None], s
     """Workers that have, or will load, the model; none is left afterwards.
 
     Raises:
-        ConfigError: The input cannot be used, whatever that has made fail besides.
+        NothingToDo: None is needed.
+        ConfigError: The input cannot be used, whatever else went wrong besides.
         JobFailed: The model cannot be loaded.
     """
-    model = ModelSource(job.model.call, on_driver=job.predict.load_on == "driver")
+    _needed(looking, 0)
+    model = ModelSource(job.model.call, on_driver=job.predict.load_on == "driver", needed=partial(_needed, looking))
     try:
-        pool = job.mode.open(model, setup_of(job, say, signals, looking))
+        pool = job.mode.open(model, setup_of(job, say, signals))
     except Exception as error:
-        if looking.done():
-            looking.result()
+        _needed(looking)
         if model.is_to_blame(error) and not isinstance(error, RunnerError):
             what = f"model._target_={job.model.target}: the model cannot be loaded"
             raise JobFailed(f"{what}: {type(error).__name__}: {error}") from error
         raise
     try:
+        _needed(looking)
         yield pool
     finally:
         pool.close()
 
 
-def setup_of(job: Job, say: Callable[[str], None], signals: Signals, looking: Future[Survey] | None = None) -> Setup:
+def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
     """What the mode needs to know."""
     path = job.sink.store.root
     given = job.sink_path or ""
     relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
-    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals, _packages(job), looking)
+    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals, _packages(job))
 
 
 def _packages(job: Job) -> tuple[str, ...]:

@@ -18,14 +18,20 @@ from runner.types import Predictor, Vitals
 from runner.vitals import private_bytes
 from runner.weights import Parcel
 
+MOMENT = 1.0  # seconds
+
 
 def loaded(load: Callable[[], Predictor]) -> Predictor:
     """What the loader returns.
 
     Raises:
         TypeError: It is no function of a batch.
+        RuntimeError: The loader would have ended the process.
     """
-    predictor = load()
+    try:
+        predictor = load()
+    except SystemExit as left:
+        raise RuntimeError(f"the loader called sys.exit({left.code})") from left
     if not callable(predictor):
         raise TypeError(f"the loader returned {predictor!r:.60}; expected a function of a batch")
     return predictor
@@ -46,6 +52,10 @@ class Shipment:
     load_seconds: float = 0.0
 
 
+def nobody_asked(_: float | None) -> None:
+    """A model is loaded for whatever input."""
+
+
 class ModelSource:
     """Where workers get the predictor.
 
@@ -54,14 +64,28 @@ class ModelSource:
         on_driver: Whether the loader runs on the driver, and workers share what it returns.
     """
 
-    def __init__(self, load: Callable[[], Predictor], *, on_driver: bool) -> None:
-        """Take the loader; nothing is loaded yet."""
-        self.load, self.on_driver = partial(loaded, load), on_driver
+    def __init__(
+        self,
+        load: Callable[[], Predictor],
+        *,
+        on_driver: bool,
+        needed: Callable[[float | None], None] = nobody_asked,
+    ) -> None:
+        """Take the loader; nothing is loaded yet.
+
+        Args:
+            load: The loader.
+            on_driver: Whether it runs here.
+            needed: Raises what makes the model needless: an input that cannot be used, or that has been predicted. Waits so many
+                seconds at most for that to be known, or with `None` until it is.
+        """
+        self.load, self.on_driver, self._needed = partial(loaded, load), on_driver, needed
         self._coming: Future[Predictor] | None = None
         self._seconds = 0.0
 
     def begin(self) -> None:
-        """Start to load on the driver, beside whatever it does next."""
+        """Start to load on the driver, beside whatever it does next; after a moment, in which most inputs have been looked at."""
+        self._needed(MOMENT)
         if self.on_driver and self._coming is None:
             self._coming = background(self._load)
 
@@ -72,6 +96,7 @@ class ModelSource:
             Exception: Whatever the loader raises, each time.
         """
         if self._coming is None:
+            self._needed(None)
             self._coming = Future()
             fulfil(self._coming, self._load)
         return self._coming.result()
@@ -93,6 +118,7 @@ class ModelSource:
             ConfigError: It cannot be pickled.
             Exception: Whatever the loader raises.
         """
+        self._needed(None)
         held = self.obtain() if self.on_driver else self.load
         try:
             parcel = weights.pack(Shipment(held, not self.on_driver, self._seconds))

@@ -53,7 +53,7 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
         return hydra.options(group, given)
 
     examined = examine(given, options, sweep=True)
-    base = hydra.common(examined)
+    base = hydra.common(examined, sweep=multirun)
     sweep = multirun or base.hydra.mode == RunMode.MULTIRUN
     if sweep:
         jobs = list(hydra.jobs(base, examined.overrides))
@@ -89,7 +89,7 @@ def _refers(text: str, name: str) -> bool:
 def _declared(overrides: Sequence[str], hydra: Composer) -> list[str] | None:
     """The variables of the config files; `None` if they cannot be known."""
     try:
-        base = hydra.common(Examined(list(overrides)))
+        base = hydra.common(Examined(list(overrides)), sweep=True)
         configs = [base, *(job.cfg for job in hydra.jobs(base, overrides))]
     except ConfigError:
         return None

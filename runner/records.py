@@ -57,7 +57,7 @@ def _array(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     if kind == pa.string():
-        texts = [(value or "").encode() for value in values]
+        texts = [value.encode() if isinstance(value, str) else value or b"" for value in values]
         data = [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
     else:
         data = [np.array([value or 0 for value in values], np.int64)]
@@ -132,8 +132,8 @@ def entry_of(line: bytes) -> tuple[str, Entry] | None:
     try:
         told = json.loads(line)
         numbers = int(told["rows_in"]), int(told["rows_out"]), int(told["rows_quarantined"]), int(told["bytes_out"])
-        return told["shard"], Entry(*numbers, told["checksum"])
-    except (ValueError, KeyError, TypeError):
+        return str(told["shard"]), Entry(*numbers, told["checksum"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     import pyarrow as pa
 
     from runner.model import ModelSource
@@ -517,7 +515,6 @@ class Setup:
         say: Where notices for people go.
         signals: Whether somebody asked the job to stop; to be looked at again after whatever replaces signal handlers.
         packages: What workers will import; they may begin while the model is loaded.
-        survey: Where the input is looked at meanwhile; `None` where that is over.
     """
 
     resources: Resources
@@ -527,17 +524,6 @@ class Setup:
     say: Callable[[str], None]
     signals: Signals
     packages: tuple[str, ...] = ()
-    survey: Future[Any] | None = None
-
-    def check_input(self, *, wait: bool = False) -> None:
-        """Go on unless the input cannot be used, as far as that is known by now; or wait until it is.
-
-        Raises:
-            ConfigError: It cannot.
-            Incomplete: It cannot be used now.
-        """
-        if self.survey is not None and (wait or self.survey.done()):
-            self.survey.result()
 
 
 # ---------------------------------------------------------------- output

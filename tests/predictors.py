@@ -28,6 +28,7 @@ def doubling(factor: int = 2) -> Predictor:
 
 def reusing(kind: str) -> Predictor:
     """Twice `x`, in an array that each batch overwrites, or as something that views it."""
+    import pyarrow as pa
     import torch
 
     held = np.zeros(100, "datetime64[s]" if kind == "dates" else float)
@@ -38,6 +39,9 @@ def reusing(kind: str) -> Predictor:
         "frame": lambda array: pd.DataFrame({"twice": pd.Series(array, copy=False)}, copy=False),
         "torch": lambda array: {"twice": torch.from_numpy(array)},
         "dates": lambda array: {"twice": array},
+        "arrow": lambda array: {"twice": pa.array(array)},
+        "arrow table": lambda array: pa.table({"twice": pa.chunked_array([pa.array(array)])}),
+        "arrow series": lambda array: pd.Series(pd.arrays.ArrowExtensionArray(pa.array(array)), name="twice"),
     }
 
     def predict(batch: pd.DataFrame) -> Any:
@@ -117,6 +121,11 @@ def dying_once(flag: str, value: int) -> Predictor:
         return pd.DataFrame({"twice": batch["x"] * 2})
 
     return predict
+
+
+def exiting() -> Predictor:
+    """Leaves, as if all were well."""
+    sys.exit(0)
 
 
 def raising() -> Predictor:

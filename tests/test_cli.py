@@ -155,6 +155,18 @@ def test_a_sweep_of_the_config_itself(place: Path) -> None:
     assert main(["--config-dir=conf", "--config-name=many", "num_actors=two"]) == 2
 
 
+def test_a_choice_that_must_be_made_is_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "conf/site").mkdir()
+    (place / "conf/site/one.yaml").write_text("# @package vars\nsize: 5\n")
+    (place / "conf/must.yaml").write_text(
+        "defaults: [config, site: '???', override mode: inline, _self_]\nsource: {path: in}\nsink: {path: out}\n"
+    )
+    argv = ["--config-dir=conf", "--config-name=must"]
+    assert main(argv) == 2
+    assert "site" in capsys.readouterr().err
+    assert not (place / "out").exists()
+
+
 # ---------------------------------------------------------------- another repository
 
 

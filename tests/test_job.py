@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Runs
 
-from runner import ConfigError, JobFailed, SinkRefused, run
+from runner import ConfigError, Interrupted, JobFailed, SinkRefused, run
 from runner import job as job_module
-from runner.model import ModelSource
+from runner.model import MOMENT, ModelSource
 from runner.modes.actors import Actors
 from runner.modes.processes import ProcessPool
 from runner.modes.tasks import Tasks
@@ -133,7 +133,9 @@ def test_kept_columns_go_with_the_predictions(executor: Runs, tmp_path: Path) ->
     assert predicted(tmp_path, "id") == [f"row {x}" for x in range(100)]
 
 
-@pytest.mark.parametrize("kind", ["numpy", "matrix", "series", "frame", "torch", "dates"])
+@pytest.mark.parametrize(
+    "kind", ["numpy", "matrix", "series", "frame", "torch", "dates", "arrow", "arrow table", "arrow series"]
+)
 def test_a_predictor_may_fill_the_same_array_for_batch_after_batch(tmp_path: Path, kind: str) -> None:
     write_input(tmp_path / "in")
     run({"mode": "inline", **job(tmp_path, "reusing", **{"model.kind": kind})})
@@ -658,12 +660,54 @@ def test_workers_start_while_the_input_is_looked_at(monkeypatch: pytest.MonkeyPa
 def test_no_ray_is_started_for_an_input_that_is_known_to_be_wrong(
     mode: Tasks | Actors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looking: Future[Any] = Future()
-    looking.set_exception(ConfigError("source.path=in/: no such column"))
+    def wrong(_: float | None) -> None:
+        raise ConfigError("source.path=in/: no such column")
+
     monkeypatch.setattr("runner.modes.session.connect", lambda *_: pytest.fail("Ray was started"))
-    setup = Setup(Resources(), RayOptions(), 1, None, print, Signals(), survey=looking)
+    setup = Setup(Resources(), RayOptions(), 1, None, print, Signals())
     with pytest.raises(ConfigError, match="no such column"):
-        mode.open(ModelSource(lambda: abs, on_driver=True), setup)
+        mode.open(ModelSource(lambda: abs, on_driver=True, needed=wrong), setup)
+
+
+def test_sigterm_while_ray_starts_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    monkeypatch.setattr("runner.modes.session.connect", lambda *_: sys.exit(15))  # as Ray's handler does
+    with pytest.raises(Interrupted) as interrupted:
+        run({**job(tmp_path), "mode": "tasks"})
+    assert interrupted.value.exit_code == 143
+
+
+@pytest.mark.parametrize("load_on", ["driver", "worker"])
+@pytest.mark.parametrize("nothing", [{"source.allow_empty": True}, {"errors.skip_files": ["*.parquet"]}])
+def test_where_there_is_nothing_to_do_no_model_is_needed(
+    executor: Runs, tmp_path: Path, nothing: dict[str, Any], load_on: str
+) -> None:
+    write_input(tmp_path / "in", files=0 if "source.allow_empty" in nothing else 2)
+    for _ in range(2):
+        report = executor(job(tmp_path, "raising", **nothing, **{"predict.load_on": load_on}))
+        assert (report.status, report.rows_out, report.workers) == ("complete", 0, 0)
+        assert (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_a_model_that_is_not_needed_is_not_loaded_while_a_listing_takes_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    look = job_module.survey_of
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(2 * MOMENT)
+        return look(*arguments)
+
+    monkeypatch.setattr(job_module, "survey_of", slowly)
+    nothing = {"source.allow_empty": True, "predict.load_on": "worker", "mode": "processes"}
+    assert run(job(tmp_path, "raising", **nothing)).status == "complete"
+
+
+def test_a_loader_that_would_end_the_process_fails_the_job(executor: Runs, tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    with pytest.raises(JobFailed, match=r"the loader called sys\.exit\(0\)"):
+        executor(job(tmp_path, "exiting"))
 
 
 def test_a_wrong_input_is_told_before_a_wrong_model(executor: Runs, tmp_path: Path) -> None:

@@ -79,7 +79,10 @@ def test_what_a_receipt_says_of_its_part_comes_back() -> None:
     assert json.loads(line)["complaints"] == ["row 7: bad"]
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"[]", b'{"shard": "a"}', b"\xff"])
+ENDLESS = b'{"shard": "a", "rows_in": Infinity, "rows_out": 1, "rows_quarantined": 0, "bytes_out": 1, "checksum": ""}'
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[]", b'{"shard": "a"}', b"\xff", ENDLESS])
 def test_a_damaged_receipt_is_none(line: bytes) -> None:
     assert records.entry_of(line) is None
 

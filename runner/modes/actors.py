@@ -56,6 +56,8 @@ class Actors:
             ConfigError: No actor fits on a private Ray, or the model cannot be pickled.
             Incomplete: None fits on a cluster, or none came up in time.
         """
+        import ray  # noqa: F401  # which takes a moment, in which the input is looked at
+
         model.begin()
         found = capacity(setup)
         pool = ActorPool(self, setup, self._bounds(found, setup))  # they start up while the model is loaded

@@ -18,7 +18,6 @@ class Inline:
 
     def open(self, model: ModelSource, setup: Setup) -> Pool:
         """Bound the native thread pools as a worker would."""
-        setup.check_input(wait=True)
         limit_threads(setup.num_threads)
         if model.on_driver:
             model.obtain()

@@ -37,7 +37,7 @@ class Processes:
         """Share the model and start the processes.
 
         Raises:
-            ConfigError: No process fits, the input cannot be used, or the model cannot be pickled.
+            ConfigError: No process fits, or the model cannot be pickled.
             Incomplete: There is no room for the model.
         """
         found = self.fits(setup)
@@ -48,7 +48,6 @@ class Processes:
         pool = ProcessPool(file, count, setup)  # they start up while the input is looked at and the model is loaded
         try:
             model.begin()
-            setup.check_input(wait=True)
             _keep(model.packed(), file)
         except BaseException:
             pool.close()

@@ -62,13 +62,12 @@ def box(model: ModelSource, setup: Setup) -> Box:
     """Put the model, or its loader, into the object store once.
 
     Raises:
-        ConfigError: The input cannot be used, or the model cannot be pickled.
+        ConfigError: It cannot be pickled.
         Incomplete: There is no room for it.
     """
     import numpy as np
     import ray
 
-    setup.check_input(wait=True)
     parcel = model.packed()
     try:
         reference = ray.put([np.frombuffer(buffer, np.uint8) for buffer in parcel.buffers])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runner.errors import ConfigError, Incomplete
+from runner.errors import ConfigError, Incomplete, Interrupted
 from runner.planning import demands, fit
 from runner.types import Fit, RayOptions, Resources, Setup
 
@@ -206,13 +207,14 @@ def capacity(setup: Setup) -> Fit:
     """Connect, and tell how many workers fit at once.
 
     Raises:
-        ConfigError: The input cannot be used, as was found while Ray was imported; or no worker fits.
+        ConfigError: No worker fits.
         Incomplete: No worker fits now, or the cluster at `ray.address` does not answer.
+        Interrupted: SIGTERM came while Ray started.
     """
-    import ray  # noqa: F401  # takes a moment
-
-    setup.check_input()
-    connect(setup.ray, setup.say)
+    try:
+        connect(setup.ray, setup.say)
+    except SystemExit as left:  # by the handler that Ray puts in place first of all
+        raise Interrupted(signal.SIGTERM) from left
     setup.signals.asked()  # ray.init has put a handler of its own in place
     if setup.relative_sink is not None and len(nodes()) > 1:
         raise ConfigError(

@@ -31,7 +31,7 @@ class Tasks:
             ConfigError: No task fits on a private Ray, or the model cannot be pickled.
             Incomplete: None fits on a cluster, not even after waiting.
         """
-        import ray
+        import ray  # which takes a moment, in which the input is looked at
 
         model.begin()
         found = capacity(setup)
