@@ -401,3 +401,42 @@ def test_a_call_runs_once_its_process_has_come_up(tmp_path: Path, monkeypatch: p
         assert [done.ticket for done in pool.wait(60)] == [1]
     finally:
         pool.close()
+
+
+@dataclass(frozen=True)
+class Unharmed:
+    """Work that tells whether nothing was broken off in its process."""
+
+    def run(self, _: Model) -> Any:
+        return [not hasattr(sys, "broken_off")]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_job_that_ends_early_breaks_no_import_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    begun = tmp_path / "begun"
+
+    def slowly(_: tuple[str, ...]) -> None:
+        try:
+            begun.touch()
+            time.sleep(2)
+        except BaseException:
+            sys.broken_off = True  # type: ignore[attr-defined]  # as a native package is, for good
+            raise
+
+    setup = Setup(Resources(num_cpus=ray.cluster_resources()["CPU"]), RayOptions(), 1, None, print, Signals())
+    model = ModelSource(lambda: lambda batch: batch, on_driver=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks, "import_ahead", slowly)
+        pool = Tasks().open(model, setup)
+    while not begun.exists():
+        time.sleep(0.01)
+    pool.close()
+    pool = Tasks().open(model, setup)
+    pool.submit(1, Unharmed())
+    done: list[Done] = []
+    while not done:
+        done = pool.wait(1)
+    assert str(done[0].result) == "[True]"
+    pool.close()

@@ -37,8 +37,9 @@ class Tasks:
         found = capacity(setup)
         # Tries are ours to count: Ray-level retries are off. Processes stay: max_calls would reload the model every time.
         task = ray.remote(**remote_options(setup.resources), max_retries=0, max_calls=0)
-        ahead = [task(import_ahead).remote(setup.packages) for _ in range(min(found.count, MOST_AHEAD))]
-        return TaskPool(task(execute), box(model, setup), self.max_in_flight, Watch(setup.resources), ahead=ahead)
+        for _ in range(min(found.count, MOST_AHEAD)):
+            task(import_ahead).remote(setup.packages)
+        return TaskPool(task(execute), box(model, setup), self.max_in_flight, Watch(setup.resources))
 
     def fits(self, setup: Setup) -> Fit:
         """By what each node has in all."""
@@ -56,7 +57,6 @@ class TaskPool:
         watch: Tells how many fit.
         flying: Ticket to reference.
         kills: Tasks that Ray's memory monitor took so far.
-        ahead: Tasks that only make workers import what they will need.
     """
 
     remote: Any
@@ -65,7 +65,6 @@ class TaskPool:
     watch: Watch
     flying: dict[int, Any] = field(default_factory=dict)
     kills: int = 0
-    ahead: list[Any] = field(default_factory=list)
 
     def room(self) -> int:
         """Calls that may still be submitted."""
@@ -119,10 +118,9 @@ class TaskPool:
         return self.watch.fits()
 
     def close(self) -> None:
-        """Cancel what is in flight; the session stays for the next job."""
-        import ray
+        """Cancel what is in flight; the session stays for the next job.
 
-        for reference in self.ahead:
-            ray.cancel(reference)
+        Not what still imports: broken off, it would leave a worker process with half a package, which cannot be imported again.
+        """
         for ticket in list(self.flying):
             self.abandon(ticket)
