@@ -10,7 +10,12 @@ from benchmarks.inputs import Originals, few_rides, rides, texts
 from benchmarks.places import Place, disk, object_storage
 
 EACH_FILE = ("shard_bytes=null",)  # files this small would be one shard otherwise, which one worker does alone
-SPECIAL = ("ours-load-on-worker", "ours-coalesced", "bare-ray", "ours-help")  # each has something to show in some workloads only
+SPECIAL = (
+    "ours-load-on-worker",
+    "ours-coalesced",
+    "bare-ray",
+    "ours-help",
+)  # each has something to show in some workloads only
 PREDICTING = tuple(name for name in ALL if name not in SPECIAL)
 
 

@@ -96,21 +96,21 @@ class Composer:
         if "job" in examined.broken:  # without the preset nothing more can be said
             raise ConfigError(examined.problems)
         try:
-            base = self._composed(examined.overrides, RunMode.MULTIRUN if sweep else RunMode.RUN)
+            base = self._compose(examined.overrides, RunMode.MULTIRUN if sweep else RunMode.RUN)
         except Exception as error:
             raise ConfigError([*examined.problems, *explain(error)]) from error
         if refused := refused_by_hydra(OmegaConf.to_container(base.hydra, resolve=False)):
             raise ConfigError([*examined.problems, *refused])
         return base
 
-    def _composed(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
-        """What a choice is left to the jobs of a sweep for (`site: '???'`), the only job must say."""
+    def _compose(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
+        """A choice that must be made (`site: '???'`) may be left to the jobs of a sweep, but not to the only job."""
         try:
             return self.hydra.compose_config(self.name, list(overrides), mode, validate_sweep_overrides=False)
         except ConfigCompositionException:
             if (
                 mode == RunMode.MULTIRUN
-                or (base := self._composed(overrides, RunMode.MULTIRUN)).hydra.mode != RunMode.MULTIRUN
+                or (base := self._compose(overrides, RunMode.MULTIRUN)).hydra.mode != RunMode.MULTIRUN
             ):
                 raise
             return base
