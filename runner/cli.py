@@ -42,7 +42,9 @@ def execute(argv: list[str]) -> int:
             raise ConfigError(
                 f"--config-path={arguments.config_path}: would hide the built-in groups; use --config-dir"
             )
-        return (_ask if _is_question(arguments) else _start)(argv, arguments)
+        jobs = _Jobs(argv, [argument for argument in argv if argument not in arguments.overrides])
+        (_ask if _is_question(arguments) else _start)(arguments, jobs)
+        return worst(jobs.codes)
     except KeyboardInterrupt:
         return _interrupted()
     except RunnerError as error:
@@ -74,26 +76,22 @@ def _is_question(arguments: argparse.Namespace) -> bool:
 # ---------------------------------------------------------------- running
 
 
-def _start(argv: list[str], arguments: argparse.Namespace) -> int:
+def _start(arguments: argparse.Namespace, jobs: _Jobs) -> None:
     """Check the job, or all of a sweep, then let Hydra run them."""
     folders = [Path(arguments.config_dir)] if arguments.config_dir else []
     given = [*arguments.overrides, *_writable_outputs(arguments.overrides)]
-    jobs = _Jobs(argv, [argument for argument in argv if argument not in arguments.overrides])
     with composer(folders, arguments.config_name or "config") as hydra:
         prepared = prepare(given, hydra, multirun=arguments.multirun)
         if prepared.sweep:
             hydra.sweep(prepared.overrides, jobs.run)
         else:
             hydra.run(prepared.base, jobs.run)
-    return worst(jobs.codes)
 
 
-def _ask(argv: list[str], arguments: argparse.Namespace) -> int:
+def _ask(_: argparse.Namespace, jobs: _Jobs) -> None:
     """Let Hydra's own command line answer."""
-    jobs = _Jobs(argv, [argument for argument in argv if argument not in arguments.overrides])
-    with _hydras_surroundings(argv):
+    with _hydras_surroundings(jobs.argv):
         hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")(jobs.run)()
-    return worst(jobs.codes)
 
 
 @contextlib.contextmanager
