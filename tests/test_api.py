@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ids import shown
 from outside import ROWS, predictions, write_data, write_ops
 from test_config import forget_ops
 
@@ -91,7 +92,7 @@ def test_csv_by_its_extension(place: Path) -> None:
         ("nope.yaml", ["nope.yaml: there is no such file; expected a YAML file with the keys of the command line"]),
         (3, ["3: expected a mapping of keys to values, or the path of a YAML file of them"]),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_wrong_configs(config: Any, told: list[str], place: Path) -> None:
     with pytest.raises(ConfigError) as refused:

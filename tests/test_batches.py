@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ids import shown
 
 from runner.batches import (
     BadPredictions,
@@ -234,7 +235,7 @@ def test_tensors_of_every_kind_are_typed() -> None:
         {"a": 1.5},
         {"a": "ab"},
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_is_not_a_value_per_row_is_refused(predictions: Any) -> None:
     with pytest.raises(BadPredictions, match="the predictor returned"):
@@ -248,7 +249,7 @@ def test_what_is_not_a_value_per_row_is_refused(predictions: Any) -> None:
         pd.DataFrame({"a": [1, "x"]}), pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"]), pd.Series([1, "x"]),
         pa.table([[1, 2], [3, 4]], ["a", "a"]), {1: [1, 2], "1": [3, 4]}, [object(), object()],
     ],
-    ids=str,
+    ids=shown,
 )  # fmt: skip
 def test_what_arrow_cannot_hold_is_refused(predictions: Any) -> None:
     with pytest.raises(BadPredictions, match="the predictor returned"):
