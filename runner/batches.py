@@ -51,7 +51,7 @@ def to_input(table: pa.Table, kind: Input) -> Any:
     if kind == "arrow":
         return table
     if kind == "pandas":
-        return table.to_pandas()
+        return table.to_pandas(ignore_metadata=True)  # the rows are labelled 0, 1, 2, ..., whatever a source may say
     arrays = {name: _to_numpy(table.column(name)) for name in table.column_names}
     return arrays if kind == "numpy" else {name: _to_tensor(name, array) for name, array in arrays.items()}
 
@@ -131,11 +131,11 @@ def _tabled(predictions: Any) -> pa.Table:
 
     if isinstance(predictions, pa.Table | pa.RecordBatch):
         return pa.table([_copied(column) for column in predictions.columns], schema=predictions.schema)
-    if _is_a(predictions, "pandas", "DataFrame") or isinstance(predictions, Mapping):
+    if is_a(predictions, "pandas", "DataFrame") or isinstance(predictions, Mapping):
         return _from_columns(predictions.items())
     if fields := getattr(getattr(predictions, "dtype", None), "names", None):  # a structured array
         return _from_columns((field, predictions[field]) for field in fields)
-    name = getattr(predictions, "name", None) if _is_a(predictions, "pandas", "Series") else None
+    name = getattr(predictions, "name", None) if is_a(predictions, "pandas", "Series") else None
     return pa.table({DEFAULT_NAME if name is None else str(name): _column(predictions)})
 
 
@@ -156,7 +156,7 @@ def _named_column(name: Any, values: Any) -> pa.Array | pa.ChunkedArray:
         raise ValueError(f"column {str(name)!r}: {mixed}") from mixed
 
 
-def _is_a(value: Any, package: str, name: str) -> bool:
+def is_a(value: Any, package: str, name: str) -> bool:
     """Whether a value is of a class that may not be imported: then no value is."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(value).__mro__)
 
@@ -167,11 +167,11 @@ def _column(values: Any) -> pa.Array | pa.ChunkedArray:
 
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return _copied(values)
-    if _is_a(values, "pandas", "Series") or _is_a(values, "pandas", "ExtensionArray"):
+    if is_a(values, "pandas", "Series") or is_a(values, "pandas", "ExtensionArray"):
         return _copied(pa.array(values, from_pandas=True))
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return _from_sequence(values)
-    if _is_a(values, "torch", "Tensor"):
+    if is_a(values, "torch", "Tensor"):
         return _from_numpy(_from_tensor(values))
     if hasattr(values, "__array__"):  # NumPy's own, and what turns into it: an index, a tensor of another library
         return _from_numpy(np.asanyarray(values))
@@ -227,7 +227,7 @@ def _from_sequence(values: Sequence[Any]) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    plain = [_from_tensor(v) if _is_a(v, "torch", "Tensor") else v for v in values]
+    plain = [_from_tensor(v) if is_a(v, "torch", "Tensor") else v for v in values]
     if (
         plain
         and all(isinstance(v, np.ndarray | np.generic) for v in plain)

@@ -13,6 +13,7 @@ from runner.batches import BadPredictions, DoesNotFit, conform, rebatch, to_inpu
 from runner.child import ProcessDied
 from runner.errors import ConfigError
 from runner.isolate import Good, Guilty, bisect
+from runner.labels import aligned
 from runner.planning import is_skipped
 from runner.quarantine import BadRow, Budget
 from runner.transience import is_transient
@@ -210,15 +211,16 @@ class Predicting:
 
     def _predict(self, batch: pa.Table) -> pa.Table:
         started = time.perf_counter()
+        given = to_input(batch.select(self._columns), self._kind)
         try:
-            predictions = self._predictor(to_input(batch.select(self._columns), self._kind))
+            predictions = self._predictor(given)
         except SystemExit as left:
             raise RuntimeError(
                 f"the predictor called sys.exit({left.code})"
             ) from left  # in this process, it would end the job
         finally:
             self.seconds += time.perf_counter() - started
-        table = to_table(predictions, batch.num_rows)
+        table = to_table(aligned(predictions, batch, given), batch.num_rows)
         typed = table if self._schema is None else conform(table, self._schema)
         if self._refuse_nan:
             _raise_for_nan(typed)

@@ -375,3 +375,21 @@ def in_training() -> Predictor:
         return values
 
     return predict
+
+
+def segments() -> Predictor:
+    """Twice `x`, by one model for odd and one for even numbers: the rows come back group after group, with their labels."""
+
+    def predict(batch: Any) -> pd.DataFrame:
+        frame = batch if isinstance(batch, pd.DataFrame) else batch.to_pandas()
+        groups = [frame[frame["x"] % 2 == rest] for rest in (1, 0)]
+        return pd.concat([pd.DataFrame({"twice": group["x"] * 2}) for group in groups])
+
+    return predict
+
+
+def relabelled() -> Predictor:
+    """Twice `x`, with labels that are not the batch's."""
+    return lambda batch: pd.Series((batch["x"] * 2).to_numpy(), index=batch["x"] + 1_000, name="twice").rename_axis(
+        None
+    )
