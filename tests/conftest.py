@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
-from runner import Report, run
+from runner import Report, job, run
 
 MODES = ("inline", "processes", "tasks", "actors")
 
@@ -22,6 +23,16 @@ def _quiet_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("RAY_ADDRESS", "AWS_", "RUNNER_ALLOWED")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_framework_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers import ahead what their job's loader imported, but not torch only because a test before this one did.
+
+    That costs each new worker more than all else.
+    """
+    loaded = sys.modules.keys() - {"pandas"}  # which every loader of the tests imports
+    monkeypatch.setattr(job, "FRAMEWORKS", tuple(name for name in job.FRAMEWORKS if name not in loaded))
 
 
 @pytest.fixture(scope="session", autouse=True)
