@@ -60,6 +60,12 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker for each CPU where a folder of tests runs, and at most four, since each starts a Ray; none for a file or one test."""
+    folders = any(Path(name.partition("::")[0]).is_dir() for name in config.args)
+    return min(os.cpu_count() or 1, 4) if folders else 0
+
+
 Runs = Callable[..., Report]
 
 
