@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
 from runner import Report, job, run
+
+settings.register_profile("patient", deadline=None)  # the other workers are busy too
+settings.load_profile("patient")
 
 MODES = ("inline", "processes", "tasks", "actors")
 

@@ -170,7 +170,9 @@ def test_a_choice_that_must_be_made_is_asked_for(place: Path, capsys: pytest.Cap
 # ---------------------------------------------------------------- another repository
 
 
-@pytest.mark.parametrize("mode", ["inline", "tasks", "actors"])
+@pytest.mark.parametrize(
+    "mode", ["inline", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("tasks", "actors"))]
+)
 def test_another_repository(mode: str, place: Path) -> None:
     argv = ["--config-dir", "conf", "job=daily", f"mode={mode}", "vars.date=2026-11-21"]
     done = runner(argv, place)
@@ -178,6 +180,7 @@ def test_another_repository(mode: str, place: Path) -> None:
     assert predictions(place / "out/dt=2026-11-21") == EXPECTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load_on", ["driver", "worker"])
 def test_another_repositorys_model_is_found_by_workers(load_on: str, place: Path) -> None:
     argv = [

@@ -17,6 +17,7 @@ import pytest
 from test_job import parts, predicted, write_input
 
 TESTS = Path(__file__).parent
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)

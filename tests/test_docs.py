@@ -94,6 +94,7 @@ def check_output(step: Step, output: str) -> None:
     assert not missing, f"docs/flights.md line {step.line} shows {missing}\nbut this was printed:\n{output}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_worked_example_runs_as_written(tmp_path: Path) -> None:
     folder = tmp_path / "flights"

@@ -165,6 +165,7 @@ def _fails_then_continues(
     assert called(tmp_path) == but(f1=bad + 1), "what was committed is not predicted again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["inline", "processes", "tasks"])
 def test_a_model_that_kills_the_driver_loses_nothing(tmp_path: Path, mode: str) -> None:
     config = planned(tmp_path, {2: ["kill driver"]})

@@ -16,6 +16,8 @@ from conftest import MODES
 from test_cluster import _wait_for_parts, environment
 from test_job import digests, parts, predicted, write_input
 
+pytestmark = pytest.mark.slow
+
 
 def command(tmp_path: Path, mode: str, *more: str) -> list[str]:
     given = ["source=parquet", f"source.path={tmp_path / 'in'}", "model=custom", "shard_bytes=null", "batch_size=10"]

@@ -17,6 +17,7 @@ from test_job import digests, job, parts, write_input
 from runner import run
 
 TESTS = Path(__file__).parent
+pytestmark = pytest.mark.slow
 MIB, GIB = 1024**2, 1024**3
 PER_ROW = 32 * MIB
 ROWS = 192  # in one batch: 6 GiB, where 3 GiB are left; an eighth fits for sure

@@ -50,6 +50,7 @@ def test_a_wheel_carries_configs_and_models_and_nothing_else(unpacked: Path) -> 
     assert not (unpacked / "models/__init__.py").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_a_wheel_in_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
     where = executed(unpacked, tmp_path, "-c", "import runner; print(runner.__file__)")
     assert where.stdout.strip() == str(unpacked / "runner/__init__.py")
