@@ -83,7 +83,7 @@ def _start(arguments: argparse.Namespace, jobs: _Jobs) -> None:
     with composer(folders, arguments.config_name or "config") as hydra:
         prepared = prepare(given, hydra, multirun=arguments.multirun)
         if prepared.sweep:
-            hydra.sweep(prepared.overrides, jobs.run)
+            hydra.sweep(prepared.base, prepared.jobs, jobs.run)
         else:
             hydra.run(prepared.base, jobs.run)
 

@@ -14,11 +14,13 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log, run_job
 from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode, TaskFunction
@@ -49,7 +51,7 @@ def register_preset(content: Any) -> str:
     return "_given"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # comparing two would compare their configs, node by node
 class Composed:
     """One job's config.
 
@@ -57,11 +59,13 @@ class Composed:
         cfg: Composed, not resolved, with Hydra's own node.
         overrides: What makes it differ from the defaults.
         run_dir: Hydra's output directory for it.
+        arguments: What a sweep's launcher composes it from.
     """
 
     cfg: DictConfig
     overrides: Sequence[str]
     run_dir: Path
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,16 +123,17 @@ class Composer:
         """The only job."""
         return _composed(base, str(base.hydra.run.dir))
 
-    def jobs(self, base: DictConfig, overrides: Sequence[str]) -> Iterator[Composed]:
+    def jobs(self, base: DictConfig) -> Iterator[Composed]:
         """All jobs of a sweep, as Hydra's own sweeper and launcher make them; none for another sweeper, which decides as it goes."""
         if base.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
             return
         given = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
         parser = OverridesParser.create(self.hydra.config_loader)
-        batches = BasicSweeper.split_arguments(parser.parse_overrides([*given, *overrides]), None)
+        batches = BasicSweeper.split_arguments(parser.parse_overrides([*given, *task_overrides(base.hydra)]), None)
+        folder = str(base.hydra.sweep.dir)  # looked at before the first job copies what `${now:...}` has become
         for number, each in enumerate(batches[0]):
             cfg = self.hydra.config_loader.load_sweep_config(base, each)
-            yield _composed(cfg, f"{base.hydra.sweep.dir}/{number}", number)
+            yield _composed(cfg, f"{folder}/{number}", number, each)
 
     def run(self, base: DictConfig, task: TaskFunction) -> None:
         """Run the only job as Hydra would (directory, records, callbacks), without composing its config once more."""
@@ -145,18 +150,54 @@ class Composer:
         callbacks.on_run_end(config=base, config_name=self.name, job_return=returned)
         _ = returned.return_value  # raises what the job has raised
 
-    def sweep(self, overrides: Sequence[str], task: TaskFunction) -> None:
-        """Let Hydra's sweeper run its jobs."""
+    def sweep(self, base: DictConfig, jobs: Sequence[Composed], task: TaskFunction) -> None:
+        """Let Hydra's sweeper run its jobs, without composing again those that have been composed."""
         HydraConfig.instance().cfg = None
-        self.hydra.multirun(self.name, task, [*overrides, f"hydra.mode={RunMode.MULTIRUN.name}"])
+        with read_write(base.hydra):
+            base.hydra.mode = RunMode.MULTIRUN
+        callbacks = Callbacks(base)
+        callbacks.on_multirun_start(config=base, config_name=self.name)
+        loader: Any = _Once(self.hydra.config_loader, {job.arguments: job.cfg for job in jobs})
+        context = HydraContext(config_loader=loader, callbacks=callbacks)
+        sweeper: Any = Plugins.instance().instantiate_sweeper(config=base, hydra_context=context, task_function=task)
+        if jobs:  # all of them have been composed, which is what this would find out
+            sweeper.validate_batch_is_legal = len
+        sweeper.sweep(arguments=task_overrides(base.hydra))
+        callbacks.on_multirun_end(config=base, config_name=self.name)
 
 
-def _composed(cfg: DictConfig, run_dir: str, number: int | None = None) -> Composed:
+@dataclass(frozen=True)
+class _Once:
+    """Hydra's config loader, for jobs that have been composed: each config is handed out once, then let go.
+
+    Attributes:
+        loader: Composes the others.
+        composed: By what makes each job of the sweep differ.
+    """
+
+    loader: ConfigLoader
+    composed: dict[tuple[str, ...], DictConfig]
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        """The config of a job, which a launcher may still write to."""
+        cfg = self.composed.pop(tuple(sweep_overrides), None)
+        if cfg is None:
+            cfg = self.loader.load_sweep_config(master_config, list(sweep_overrides))
+        OmegaConf.set_readonly(cfg.hydra, None)  # looking at it, when it was checked, has made it read-only
+        cfg.hydra.mode = RunMode.MULTIRUN
+        return cfg
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a sweeper asks for."""
+        return getattr(self.loader, name)
+
+
+def _composed(cfg: DictConfig, run_dir: str, number: int | None = None, arguments: Sequence[str] = ()) -> Composed:
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = run_dir
         if number is not None:
             cfg.hydra.job.id = cfg.hydra.job.num = number
-    return Composed(cfg, task_overrides(cfg.hydra), Path(run_dir))
+    return Composed(cfg, task_overrides(cfg.hydra), Path(run_dir), tuple(arguments))
 
 
 def task_overrides(hydra_config: Any) -> list[str]:

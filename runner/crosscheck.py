@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -71,8 +72,9 @@ def _columns(values: Mapping[str, Any]) -> list[str]:
     found = []
     for group, name in COLUMNS:
         names = _at(values, group, name)
-        if isinstance(names, list) and (twice := [one for i, one in enumerate(names) if one in names[:i]]):
-            found.append(f"{group}.{name}: {', '.join(map(str, twice))} is there twice")
+        counts = Counter(map(str, names)) if isinstance(names, list) else {}
+        if twice := [one for one, count in counts.items() if count > 1]:
+            found.append(f"{group}.{name}: {', '.join(twice)} is there twice")
     if _at(values, "predict", "columns") == []:
         found.append("predict.columns=[]: expected at least one column, or null for all")
     return [*found, *_model_columns(_at(values, "model", "columns"), _at(values, "predict", "columns"))]

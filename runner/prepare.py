@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
 
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +15,7 @@ from runner.composition import Composed, Composer, use
 from runner.config import Checked, Known, check, check_data
 from runner.errors import ConfigError
 from runner.overrides import Examined, examine
+from runner.parallel import mapped
 from runner.secrets import shown_override
 
 VARIABLE = re.compile(r"\+{0,2}(?P<key>vars\.(?P<name>\w+)[\w.]*)=")
@@ -26,14 +26,14 @@ class Prepared:
     """A command whose every job has been checked.
 
     Attributes:
-        overrides: As Hydra accepts them.
         base: The composed config of the only job, or what the jobs of a sweep have in common.
         sweep: Whether it is a sweep.
+        jobs: Those of a sweep, composed, as far as they are known beforehand.
     """
 
-    overrides: Sequence[str]
     base: DictConfig
     sweep: bool
+    jobs: Sequence[Composed] = ()
 
 
 def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepared:
@@ -48,7 +48,7 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
         ConfigError: With all that is wrong.
     """
 
-    @functools.cache
+    @cache
     def options(group: str) -> list[str]:
         return hydra.options(group, given)
 
@@ -56,15 +56,15 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
     base = hydra.common(examined, sweep=multirun)
     sweep = multirun or base.hydra.mode == RunMode.MULTIRUN
     if sweep:
-        jobs = list(hydra.jobs(base, examined.overrides))
+        jobs = list(hydra.jobs(base))
         examined.problems += _unknown_variables(jobs, examined, hydra)
         _check_sweep(jobs, examined)
-    else:
-        examined = examine(given, options, sweep=False)
-        job = hydra.job(base)
-        examined.problems += _unknown_variables([job], examined, hydra)
-        check(use(job), job.run_dir, Known(examined.problems, examined.broken))
-    return Prepared(examined.overrides, base, sweep)
+        return Prepared(base, sweep, jobs)
+    examined = examine(given, options, sweep=False)
+    job = hydra.job(base)
+    examined.problems += _unknown_variables([job], examined, hydra)
+    check(use(job), job.run_dir, Known(examined.problems, examined.broken))
+    return Prepared(base, sweep)
 
 
 def _unknown_variables(jobs: Sequence[Composed], examined: Examined, hydra: Composer) -> list[str]:
@@ -90,7 +90,7 @@ def _declared(overrides: Sequence[str], hydra: Composer) -> list[str] | None:
     """The variables of the config files; `None` if they cannot be known."""
     try:
         base = hydra.common(Examined(list(overrides)), sweep=True)
-        configs = [base, *(job.cfg for job in hydra.jobs(base, overrides))]
+        configs = [base, *(job.cfg for job in hydra.jobs(base))]
     except ConfigError:
         return None
     return list(dict.fromkeys(str(name) for config in configs for name in config.get("vars") or ()))
@@ -102,32 +102,40 @@ def _check_sweep(jobs: Sequence[Composed], examined: Examined) -> None:
     Raises:
         ConfigError: With the problems of all jobs.
     """
-    checked, problems = _each(jobs, lambda job: check(use(job), job.run_dir, Known(broken=examined.broken, sweep=True)))
-    if problems := [*examined.problems, *problems, *_shared_sinks(checked)]:
+    checked: list[Checked] = []
+    wrong = [_problems(partial(_check_one, job, examined, checked)) for job in jobs]
+    if problems := [*examined.problems, *_by_job(wrong, jobs), *_shared_sinks(checked)]:
         raise ConfigError(problems)
-    if problems := _each(jobs, lambda job: _look(checked[jobs.index(job)]))[1]:
+    if problems := _by_job(list(mapped(_look, checked)), jobs):
         raise ConfigError(problems)
 
 
-def _each(jobs: Sequence[Composed], do: Callable[[Composed], Any]) -> tuple[list[Any], list[str]]:
-    """Do something for each job; problems say which jobs have them."""
-    results, found = [], dict[str, list[int]]()
-    for number, job in enumerate(jobs):
-        try:
-            results.append(do(job))
-        except ConfigError as error:
-            for problem in error.problems:
-                found.setdefault(problem, []).append(number)
-    return results, [f"{problem}{_which(numbers, jobs)}" for problem, numbers in found.items()]
+def _check_one(job: Composed, examined: Examined, checked: list[Checked]) -> None:
+    checked.append(check(use(job), job.run_dir, Known(broken=examined.broken, sweep=True)))
 
 
-def _look(checked: Checked) -> None:
+def _look(checked: Checked) -> list[str]:
+    """What is wrong with a job's data; storage that does not answer now is left to the job, which says so when its turn comes."""
     try:
-        check_data(checked.job)
-    except ConfigError:
-        raise
-    except Exception:  # storage that does not answer now: the job will say so when its turn comes
-        return
+        return _problems(lambda: check_data(checked.job))
+    except Exception:
+        return []
+
+
+def _problems(do: Callable[[], None]) -> list[str]:
+    try:
+        do()
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _by_job(problems: Sequence[Sequence[str]], jobs: Sequence[Composed]) -> list[str]:
+    """Each problem once, with the jobs that have it."""
+    found: dict[str, list[int]] = {}
+    for number, problem in ((number, each) for number, several in enumerate(problems) for each in several):
+        found.setdefault(problem, []).append(number)
+    return [f"{problem}{_which(numbers, jobs)}" for problem, numbers in found.items()]
 
 
 def _shared_sinks(checked: Sequence[Checked]) -> list[str]:

@@ -61,7 +61,7 @@ def _value(parent: Any, name: Any, key: str, problems: list[str]) -> Any:
     try:
         value = parent[name]
     except OmegaConfBaseException as error:
-        problems.append(_told(error, key, OmegaConf.to_container(parent, resolve=False)[name]))  # type: ignore[index]
+        problems.append(_told(error, key, _raw(parent, name)))
         return BROKEN
     if isinstance(value, str) and (wrong := _within_a_text(parent, name)):
         problems.append(f"{key}={wrong}")
@@ -71,7 +71,7 @@ def _value(parent: Any, name: Any, key: str, problems: list[str]) -> Any:
 
 def _within_a_text(parent: Any, name: Any) -> str | None:
     """A mapping or a list where a part of a text is wanted, as in `out/${mode}`."""
-    raw = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
+    raw = _raw(parent, name)
     for reference in re.findall(r"(?<!\\)\$\{(\w[\w.]*)\}", str(raw)):
         found = OmegaConf.select(parent._get_root(), reference)
         if isinstance(found, Container):
@@ -80,6 +80,12 @@ def _within_a_text(parent: Any, name: Any) -> str | None:
             remedy = chosen if (CONF / reference).is_dir() else "name one of its values"
             return f"{raw}: ${{{reference}}} is a {kind}, which is no part of a text; {remedy}"
     return None
+
+
+def _raw(parent: Any, name: Any) -> Any:
+    """A value as it was written; of it alone, since its neighbours may be many."""
+    node = parent._get_node(name)
+    return OmegaConf.to_container(node, resolve=False) if isinstance(node, Container) else node._value()
 
 
 def _told(error: Exception, key: str, raw: Any) -> str:
