@@ -78,6 +78,11 @@ def _parameters(call: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter],
     return by_name, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+def defaults(call: Callable[..., Any]) -> dict[str, Any]:
+    """The default values of a class's or function's parameters, by name; empty where it does not tell."""
+    return {name: p.default for name, p in _parameters(call)[0].items() if p.default is not p.empty}
+
+
 def _hints(call: Callable[..., Any], named: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """Annotations, evaluated one by one: in a user's loader some may exist for a type checker only."""
     owner = inspect.unwrap(call.__init__ if inspect.isclass(call) else call)

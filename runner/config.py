@@ -18,7 +18,7 @@ from runner import crosscheck
 from runner.check import BROKEN, bind, is_missing, nearest, required
 from runner.composition import task_overrides
 from runner.errors import ConfigError
-from runner.fingerprint import ARTIFACT, FIELDS
+from runner.fingerprint import ARTIFACT, FIELDS, NOT_ROWS, made_of, source_settings
 from runner.help import CONF
 from runner.overrides import unknown
 from runner.resolve import is_broken, resolved
@@ -109,7 +109,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     plan, verify = parts.options(Plan, "plan"), parts.options(Verify, "verify")
     job = _assemble(parts, top, run_dir, known.model)
     notes = crosscheck.check(values, found, sweep=known.sweep)
-    found += _unknown_fields(job.sink) if job is not None else []
+    found += _unknown_fields(job, values["source"]) if job is not None else []
     if found or job is None or top is None or plan is None or verify is None:
         raise ConfigError(_once([*found, *parts.data_problems()]))
     command = _command(known.argv, parts.sink_path, job) if known.argv is not None else None
@@ -117,10 +117,12 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     return Checked(job, top.action, plan, verify, notes)
 
 
-def _unknown_fields(sink: Sink) -> list[str]:
+def _unknown_fields(job: Job, source: Mapping[str, Any]) -> list[str]:
     """`sink.accept` of what no fingerprint has: the difference it is meant for would be refused all the same."""
-    known = [*FIELDS, *(f"sink.{name}" for name in sink.settings())]
-    absent = [name for name in sink.accept if name not in known and not name.startswith(ARTIFACT)]
+    settings = {**_arguments(source), **source_settings(job.source, job.source_made)}
+    options = [f"source.{name}" for name in settings if name not in NOT_ROWS]
+    known = list(dict.fromkeys([*FIELDS, *options, *(f"sink.{name}" for name in job.sink.settings())]))
+    absent = [name for name in job.sink.accept if name not in known and not name.startswith(ARTIFACT)]
     return [f"sink.accept: there is no field {name!r} of the fingerprint{nearest(name, known)}" for name in absent]
 
 
@@ -163,7 +165,8 @@ def _assemble(parts: _Parts, top: Top | None, run_dir: Path, model: Predictor | 
     loader = parts.loader() if model is None else _ready(model)
     if parts.problems or top is None or loader is None:
         return None
-    return Job(source, loader, mode, sink, predict, resources, errors, ray, top.batch_size, top.shard_bytes)
+    job = Job(source, loader, mode, sink, predict, resources, errors, ray, top.batch_size, top.shard_bytes)
+    return replace(job, source_made=parts.source_made)
 
 
 class _Parts:
@@ -173,6 +176,7 @@ class _Parts:
         self.values, self.problems = values, problems
         self.sink_path: str | None = None
         self._source: Source | None = None
+        self.source_made: Mapping[str, Any] = {}
         problems += [required(key) for key, value in _leaves(self._mapping("vars"), "vars") if is_missing(value)]
 
     def options(self, kind: Any, key: str) -> Any:
@@ -201,6 +205,7 @@ class _Parts:
             return None
         if key == "source":
             self._source = built
+            self.source_made = {} if str(node["_target_"]).startswith("runner.") else made_of(call, _arguments(node))
         return built
 
     def loader(self) -> Loader | None:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
+from runner.check import defaults
 from runner.errors import ConfigError
+from runner.secrets import is_secret, redacted
 from runner.storage import absolute, digest
-from runner.types import Loader, Predict, Sink, Source
+from runner.targets import code_of
+from runner.types import Loader, Predict, Source
 
 PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
 FIELDS = (
     "model", "model.arguments", "model.code", "predict.version", "predict.input", "predict.columns",
-    "predict.output_schema", "batch_size", "source.filters",
+    "predict.output_schema", "batch_size", "source.filters", "source.code",
 )  # fmt: skip
 ARTIFACT = "artifact "
 
 
-def fingerprint_fields(model: Loader, predict: Predict, source: Source, sink: Sink, batch_size: int) -> dict[str, Any]:
-    """Name to value, as the recipe records them and a refusal shows them side by side."""
+NOT_ROWS = frozenset({"path", "storage_options", "allow_empty"})  # arguments of a source: the recorded plan knows the files
+
+
+def fingerprint_fields(
+    model: Loader, predict: Predict, source: Mapping[str, Any], sink: Mapping[str, Any], batch_size: int
+) -> dict[str, Any]:
+    """Name to value, as the recipe records them and a refusal shows them side by side.
+
+    Args:
+        model: The loader, bound to its arguments.
+        predict: How the predictor is fed.
+        source: What `source_settings` tells.
+        sink: What the sink's `settings` tell.
+        batch_size: Rows per call of the predictor.
+    """
     code = {"predict.version": predict.version} if predict.version is not None else {"model.code": model.code}
     return {
         "model": model.target,
@@ -30,8 +46,37 @@ def fingerprint_fields(model: Loader, predict: Predict, source: Source, sink: Si
         "predict.columns": predict.columns,
         "predict.output_schema": predict.output_schema,
         "batch_size": batch_size,
-        "source.filters": _plain(source.filters),
-        **{f"sink.{name}": value for name, value in sink.settings().items()},
+        **{f"source.{name}": _plain(value) for name, value in source.items()},
+        **{f"sink.{name}": value for name, value in sink.items()},
+    }
+
+
+def source_settings(source: Source, made: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which rows there are and what they hold, by name.
+
+    Args:
+        source: Asked for its `settings`, if it has them.
+        made: Of a source that is not built in, its code and arguments: the arguments count where it tells no settings.
+    """
+    own = getattr(source, "settings", None)
+    code = {"code": made["code"]} if "code" in made else {}
+    return {"filters": source.filters, **(made if own is None else {**code, **own()})}
+
+
+def made_of(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The code of a source that is not built in, and those of its arguments that are not at their default.
+
+    Not where its input lies, how it is reached, and credentials.
+    """
+    usual = defaults(call)
+    counting = {
+        name: redacted(value, f"source.{name}")
+        for name, value in arguments.items()
+        if name not in NOT_ROWS and not is_secret(f"source.{name}")
+    }
+    return {
+        "code": code_of(call),
+        **{name: value for name, value in counting.items() if name not in usual or value != usual[name]},
     }
 
 

@@ -12,6 +12,7 @@ from operator import itemgetter
 from sys import intern
 from typing import Any
 
+from runner.errors import ConfigError
 from runner.types import File, Fit, Fragment, Resources, Shard
 
 MIB = 1024**2
@@ -39,7 +40,11 @@ def make_shards(
         shard_bytes: Target size: a shard is closed before it would pass it. `None`: one shard per file.
         first_sequence: Number of the first shard.
         fingerprint: Of the job; parts of different jobs never share a name.
+
+    Raises:
+        ConfigError: Nothing tells two fragments apart.
     """
+    refuse_twice(fragments)
     groups = _per_file(fragments) if shard_bytes is None else _towards(fragments, shard_bytes)
     return [_shard(first_sequence + i, group, fingerprint) for i, group in enumerate(groups)]
 
@@ -69,25 +74,62 @@ def _shard(sequence: int, fragments: list[Fragment], fingerprint: str) -> Shard:
 
 def _joined(fragments: list[Fragment]) -> Iterator[Fragment]:
     """Neighbouring row groups of one file become one fragment: one open, one line in the plan."""
-    for _, group in groupby(fragments, key=lambda fragment: fragment.file.path):
-        pieces = list(group)
-        yield pieces[0] if len(pieces) == 1 else _join(pieces)
+    held = fragments[0]
+    for fragment in fragments[1:]:
+        if _goes_on(held, fragment):
+            held = _join(held, fragment)
+        else:
+            yield held
+            held = fragment
+    yield held
 
 
-def _join(pieces: list[Fragment]) -> Fragment:
-    first, last = pieces[0], pieces[-1]
-    if first.row_groups is None or last.row_groups is None:
-        raise ValueError(f"{first.file.path}: a whole file cannot be one of several fragments")
-    rows = None if any(piece.rows is None for piece in pieces) else sum(piece.rows or 0 for piece in pieces)
-    size = sum(piece.bytes for piece in pieces)
-    return Fragment(first.file, size, rows, first.first_row, (first.row_groups[0], last.row_groups[1]))
+def _goes_on(first: Fragment, second: Fragment) -> bool:
+    """Whether one fragment ends where the next begins: what has no row groups, or others between them, is read apart."""
+    groups, further = first.row_groups, second.row_groups
+    return first.file.path == second.file.path and None not in (groups, further) and groups[1] == further[0]  # type: ignore[index]
+
+
+def _join(first: Fragment, second: Fragment) -> Fragment:
+    rows = None if first.rows is None or second.rows is None else first.rows + second.rows
+    groups = (first.row_groups or (0,))[0], (second.row_groups or (0,))[-1]
+    return Fragment(first.file, first.bytes + second.bytes, rows, first.first_row, groups)
 
 
 def _shard_id(fragments: Iterable[Fragment], fingerprint: str) -> str:
     total = hashlib.blake2b(fingerprint.encode(), digest_size=8)
     for fragment in fragments:
-        total.update(json.dumps([fragment.file.path, fragment.file.version, fragment.row_groups]).encode())
+        total.update(json.dumps(_identity(fragment)).encode())
     return total.hexdigest()
+
+
+def _identity(fragment: Fragment) -> list[Any]:
+    """What tells a fragment from every other: its file, and where it begins there.
+
+    Row groups say that alone. Where there are none, the first row does; it is left out for the beginning of a file, so that
+    a whole file has the id that it always had.
+    """
+    begins = [fragment.first_row] if fragment.row_groups is None and fragment.first_row else []
+    return [fragment.file.path, fragment.file.version, fragment.row_groups, *begins]
+
+
+def refuse_twice(fragments: Iterable[Fragment]) -> None:
+    """Refuse fragments that nothing tells apart: their shards would have one id, and one would be taken for the other.
+
+    Raises:
+        ConfigError: A source gave such fragments; the message says what its author can do.
+    """
+    seen: set[tuple[str, str, tuple[int, int] | None, int]] = set()
+    for fragment in fragments:
+        begins = fragment.first_row if fragment.row_groups is None else 0
+        key = (fragment.file.path, fragment.file.version, fragment.row_groups, begins)
+        if key in seen:
+            place = f"row groups {fragment.row_groups}" if fragment.row_groups else f"first_row={fragment.first_row}"
+            raise ConfigError(
+                f"source: gives two fragments of {fragment.file.path} with {place}, which nothing tells apart; "
+                "its `inspect` must give each fragment of a file other row_groups, or another first_row"
+            )
+        seen.add(key)
 
 
 def is_skipped(path: str, skip: Sequence[str]) -> bool:

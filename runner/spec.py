@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from runner.fingerprint import fingerprint_fields
+from runner.fingerprint import fingerprint_fields, source_settings
 from runner.types import Auto, Errors, Loader, Mode, Predict, RayOptions, Resources, Sink, Source
 
 
@@ -18,6 +18,7 @@ class Job:
     Attributes:
         batch_size: Rows per call of the predictor, counted from each shard's start.
         shard_bytes: Target size of a shard; `auto` goes by the input's size; `None` is one shard per file.
+        source_made: Of a source that is not built in: its code, and the arguments it was made with.
         config: The resolved config, redacted, for the records.
         sink_path: The sink's path as it was given, `None` if it was not.
         command: What continues this job, for people.
@@ -33,6 +34,7 @@ class Job:
     ray: RayOptions = field(default_factory=RayOptions)
     batch_size: int = 65_536
     shard_bytes: int | Auto | None = "auto"
+    source_made: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     sink_path: str | None = None
     command: str | None = None
@@ -45,4 +47,5 @@ class Job:
     @cached_property
     def fields(self) -> dict[str, Any]:
         """What the fingerprint is made of: artifacts are read once per job."""
-        return fingerprint_fields(self.model, self.predict, self.source, self.sink, self.batch_size)
+        source = source_settings(self.source, self.source_made)
+        return fingerprint_fields(self.model, self.predict, source, self.sink.settings(), self.batch_size)

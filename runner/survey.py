@@ -52,6 +52,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
     Raises:
         ConfigError: No input, unreadable files, missing columns, or a covered file that has changed.
     """
+    _refuse_twins(ledger)
     listed = job.source.files()
     covered = ledger.covered()
     gone = _gone(listed, covered)
@@ -77,6 +78,15 @@ def look(job: Job, ledger: Ledger) -> Survey:
         refuse_missing(_named_columns(job), schema.names)
     shards = plan_new(job, ledger, fragments)
     return Survey(schema, shards, [*ledger.pending(), *shards], skipped, notes)
+
+
+def _refuse_twins(ledger: Ledger) -> None:
+    """Refuse plans of earlier versions whose source gave pieces that they could not tell apart: one part passed for several."""
+    if len({shard.id for shard in ledger.shards}) < ledger.next_sequence():
+        raise SinkRefused(
+            f"sink.path={ledger.store.root}: its recorded plan has several shards of one id, so rows may be missing without "
+            "a trace; predict anew into another sink.path"
+        )
 
 
 def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Shard]:

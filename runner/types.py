@@ -130,7 +130,13 @@ class Reader(Protocol):
 
 
 class Source(Protocol):
-    """Where the observations are. Lives on the driver; workers get its `Reader`."""
+    """Where the observations are. Lives on the driver; workers get its `Reader`.
+
+    A source may also have a method `settings() -> Mapping[str, Any]`: whatever decides which rows there are and what they
+    hold, as plain data, each a field `source.<name>` of the fingerprint. Leave out where the input lies, credentials, and
+    what is at its default. For a source without it, all arguments it was made with count in this way. The code of a source
+    that is not built in counts as `source.code`, unless `settings` gives a `code` of its own, such as a version.
+    """
 
     @property
     def filters(self) -> Filters:

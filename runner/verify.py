@@ -101,7 +101,7 @@ def _strangers(ledger: Ledger) -> Iterator[str]:
 def _plan_problems(ledger: Ledger) -> Iterator[str]:
     fragments = sorted(
         (fragment for shard in ledger.shards for fragment in shard.fragments),
-        key=lambda each: (each.file.path, each.row_groups or (0, 0)),
+        key=lambda each: (each.file.path, each.row_groups or (each.first_row, each.first_row)),
     )
     for path, group in groupby(fragments, key=lambda fragment: fragment.file.path):
         if problem := _coverage_problem(list(group)):
@@ -110,13 +110,20 @@ def _plan_problems(ledger: Ledger) -> Iterator[str]:
 
 def _coverage_problem(fragments: Sequence[Fragment]) -> str | None:
     """Why the fragments of a file do not cover it exactly once, as far as the plan itself tells."""
-    ranges = [fragment.row_groups for fragment in fragments if fragment.row_groups is not None]
-    if len(ranges) < len(fragments):
-        return None if len(fragments) == 1 else "is planned whole, and more than once"
+    groups = [fragment.row_groups for fragment in fragments if fragment.row_groups is not None]
+    if len(groups) == len(fragments):
+        return _gap("row groups", groups)
+    if groups or len({fragment.first_row for fragment in fragments}) < len(fragments):
+        return "is planned whole, and more than once"
+    rows = [(each.first_row, each.first_row + each.rows) for each in fragments if each.rows is not None]
+    return _gap("rows", rows) if len(rows) == len(fragments) else None
+
+
+def _gap(what: str, ranges: Sequence[tuple[int, int]]) -> str | None:
     if ranges[0][0] != 0:
-        return f"row groups 0 to {ranges[0][0] - 1} are in no plan"
+        return f"{what} 0 to {ranges[0][0] - 1} are in no plan"
     gaps = [(a, b) for a, b in pairwise(ranges) if a[1] != b[0]]
-    return f"row groups {gaps[0][0]} and {gaps[0][1]} overlap or leave a gap" if gaps else None
+    return f"{what} {gaps[0][0]} and {gaps[0][1]} overlap or leave a gap" if gaps else None
 
 
 # ---------------------------------------------------------------- the parts are what the manifest says

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import planning
+from runner.errors import ConfigError
 from runner.planning import MIB, demands, execution_order, fit, from_rows, make_shards, target_bytes, to_rows
 from runner.types import File, Fragment, Resources
 
@@ -126,10 +127,35 @@ def test_the_largest_shards_start_first(fragments: list[Fragment], size: int | N
     assert keys == sorted(keys)
 
 
-def test_a_whole_file_cannot_be_joined() -> None:
+PIECES = [Fragment(File("a", 40, "v"), 10, 10, first) for first in range(0, 40, 10)]
+
+
+@pytest.mark.parametrize("size", [None, 10, 25, 100])
+def test_pieces_without_row_groups_are_told_apart_by_their_first_row(size: int | None) -> None:
+    shards = make_shards(PIECES, size)
+    assert [fragment for shard in shards for fragment in shard.fragments] == PIECES
+    assert len({shard.id for shard in shards}) == len(shards)
+
+
+def test_the_id_of_a_whole_file_and_of_row_groups_stays_what_it_was() -> None:
     file = File("a", 2, "v")
-    with pytest.raises(ValueError, match="a: a whole file"):
-        make_shards([Fragment(file, 1), Fragment(file, 1)], 10)
+    whole, groups = Fragment(file, 2, 5), [Fragment(file, 1, 5, 0, (0, 1)), Fragment(file, 1, 5, 5, (1, 2))]
+    assert [shard.id for shard in make_shards([whole], 1)] == ["2f414b23fdde2827"]
+    assert [shard.id for shard in make_shards(groups, 1)] == ["feeda504e464e620", "3c3ec069b24095fc"]
+
+
+def test_row_groups_with_others_between_them_are_not_joined() -> None:
+    file = File("a", 2, "v")
+    groups = [Fragment(file, 1, 5, 0, (0, 1)), Fragment(file, 1, 5, 10, (2, 3))]
+    [shard] = make_shards(groups, None)
+    assert list(shard.fragments) == groups
+
+
+@pytest.mark.parametrize("pair", [(0, None), (7, None), (0, (0, 2))], ids=["whole", "same row", "same row groups"])
+def test_fragments_that_nothing_tells_apart_are_refused(pair: tuple[int, tuple[int, int] | None]) -> None:
+    file, (first_row, groups) = File("a", 2, "v"), pair
+    with pytest.raises(ConfigError, match="source: gives two fragments of a with .*first_row"):
+        make_shards([Fragment(file, 1, 5, first_row, groups), Fragment(file, 1, 6, first_row, groups)], 1)
 
 
 @pytest.mark.parametrize(

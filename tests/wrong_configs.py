@@ -102,7 +102,8 @@ WRONG: tuple[Case, ...] = (
     data(
         "sink.accept=[batch_size,weights]",
         "sink.accept: there is no field 'weights' of the fingerprint (there are: model, model.arguments, model.code, "
-        "predict.version, predict.input, predict.columns, predict.output_schema, batch_size, source.filters, "
+        "predict.version, predict.input, predict.columns, predict.output_schema, batch_size, source.filters, source.code, "
+        "source.format, source.columns, source.partitioning, "
         "sink.format, sink.keep_columns, sink.layout, sink.compression)",
     ),
     data("sink.layout=[flat]", "sink.layout=[flat]: expected flat or like_source"),

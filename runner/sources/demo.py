@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.sources import taxi
 from runner.sources.files import Files, FilesReader
@@ -52,6 +52,10 @@ class Taxi:
     def _files(self) -> Files:
         folder = Path(self.path).expanduser() if self.path else taxi.folder()
         return Files(str(folder), "parquet", self.columns, self.filters)
+
+    def settings(self) -> Mapping[str, Any]:
+        """As in every source of files."""
+        return self._files.settings()
 
     def files(self) -> list[File]:
         """All twelve, generated if they are missing."""

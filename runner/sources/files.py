@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT = frozenset({"csv", "jsonl"})  # an empty file is one without rows
+NOT_VALUES = frozenset({"path", "format", "storage_options", "allow_empty"})  # see `Files.settings`
 ALLOWED = "(source.allow_empty=true makes an empty input a success)"
 
 
@@ -59,6 +60,14 @@ class Files:
     allow_empty: bool = False
     delimiter: str = ","
     column_types: dict[str, str] = field(default_factory=dict)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides which rows there are and what they hold, as far as it is not at its default.
+
+        Not where the files lie and how they are reached: the recorded plan knows the files. Nor their format: a file can
+        be read in one only.
+        """
+        return {"filters": self.filters, **given(self, NOT_VALUES)}
 
     def files(self) -> list[File]:
         """All files, in input order, less those whose partition no filter lets pass.
@@ -189,3 +198,13 @@ class Files:
             "orc": Orc(),
         }
         return kinds[self.format]
+
+
+def given(source: Any, less: Collection[str] = ()) -> dict[str, Any]:
+    """The values of a dataclass that are not at their default, by name, but for some."""
+    options = [option for option in fields(source) if option.name not in less]
+    return {each.name: value for each in options if (value := getattr(source, each.name)) != _default(each)}
+
+
+def _default(option: Field[Any]) -> Any:
+    return option.default if option.default_factory is MISSING else option.default_factory()

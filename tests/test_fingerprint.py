@@ -1,0 +1,161 @@
+"""What determines predictions is in the fingerprint: resume over a difference is refused, never silently taken for the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from runner import SinkRefused, run
+from runner.types import File, Fragment
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Reads whole numbers, each times `scale`."""
+
+    scale: int
+
+    def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        yield self.whole_rows(fragment, list(self.positions(fragment))).select(columns or ["x"])
+
+    def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
+        return pa.table({"x": [number * self.scale for number in numbers]})
+
+    def positions(self, fragment: Fragment) -> Iterator[int]:
+        return iter(range(fragment.first_row, fragment.first_row + (fragment.rows or 0)))
+
+
+class Numbers:
+    """One input of 40 rows in pieces that have no row groups; tells no settings."""
+
+    filters = None
+    allow_empty = False
+
+    def __init__(self, scale: int = 1, apart: bool = True, token: str = "") -> None:
+        self.scale, self.apart, self.token = scale, apart, token
+
+    def files(self) -> list[File]:
+        return [File("numbers", 40, "1")]
+
+    def inspect(
+        self, files: Sequence[File], needed: Mapping[str, str] | None = None
+    ) -> tuple[list[Fragment], pa.Schema | None]:
+        pieces = range(0, 40, 10)
+        fragments = [Fragment(file, 100, 10, first * self.apart) for file in files for first in pieces]
+        return fragments, pa.schema([("x", pa.int64())])
+
+    def reader(self, schema: pa.Schema) -> Counting:
+        return Counting(self.scale)
+
+
+class Settled(Numbers):
+    """Tells by itself what counts."""
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"code": "1", "kind": "even" if self.scale % 2 == 0 else "odd"}
+
+
+def numbers(tmp_path: Path, source: str = "Numbers", **more: Any) -> dict[str, Any]:
+    target = {"source": "custom", "source._target_": f"test_fingerprint.{source}", "shard_bytes": 100}
+    model = {"model": "custom", "model._target_": "predictors.doubling", "mode": "inline"}
+    return {**target, **model, "sink.path": str(tmp_path / "out"), **more}
+
+
+def rows(tmp_path: Path) -> list[int]:
+    import pyarrow.parquet as pq
+
+    parts = sorted((tmp_path / "out").glob("part-*"))
+    return [value for part in parts for value in pq.read_table(part).column("twice").to_pylist()]
+
+
+def fields(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "out/_runner/recipe.json").read_text())["fields"]
+    return found
+
+
+def test_an_argument_of_a_custom_source_counts(tmp_path: Path) -> None:
+    run(numbers(tmp_path))
+    with pytest.raises(SinkRefused, match=r"source.scale.*\n.*sink.accept=\[source.scale\]"):
+        run(numbers(tmp_path, **{"source.scale": 1000}))
+    assert run(numbers(tmp_path, **{"source.scale": 1, "source.token": "${oc.env:HOME}"})).rows_in == 0
+    run(numbers(tmp_path, **{"source.scale": 1000, "sink.accept": ["source.scale"]}))
+
+
+def test_a_source_may_tell_itself_what_counts(tmp_path: Path) -> None:
+    run(numbers(tmp_path, "Settled", **{"source.scale": 1}))
+    run(numbers(tmp_path, "Settled", **{"source.scale": 3}))
+    assert fields(tmp_path)["source.code"] == "1"
+    with pytest.raises(SinkRefused, match=r"source.kind"):
+        run(numbers(tmp_path, "Settled", **{"source.scale": 2}))
+
+
+def test_pieces_without_row_groups_are_shards_of_their_own(tmp_path: Path) -> None:
+    assert run(numbers(tmp_path)).rows_out == 40
+    expected = [2 * x for x in range(40)]
+    assert rows(tmp_path) == expected
+    parts = sorted((tmp_path / "out").glob("part-*"))
+    for part in (tmp_path / "out/_SUCCESS", *parts[1:3]):  # as after a kill
+        part.unlink()
+    assert run(numbers(tmp_path)).rows_in == 20
+    assert rows(tmp_path) == expected
+
+
+def test_neighbours_without_row_groups_share_a_shard(tmp_path: Path) -> None:
+    assert run(numbers(tmp_path, shard_bytes=None)).rows_out == 40
+    assert rows(tmp_path) == [2 * x for x in range(40)]
+
+
+def test_pieces_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
+    from runner import ConfigError
+
+    with pytest.raises(ConfigError, match=r"source: gives two fragments of numbers .*another first_row"):
+        run(numbers(tmp_path, **{"source.apart": False}))
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        pa.csv.write_csv(pa.table({"x": [i, i], "y": [i, i]}), tmp_path / f"in/{i}.csv")
+    model = {"model": "custom", "model._target_": "predictors.doubling", "mode": "inline", "shard_bytes": None}
+    source = {"source": "csv", "source.path": str(tmp_path / "in"), "predict.columns": ["x"]}
+    return {**model, **source, "sink.path": str(tmp_path / "out")}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("source.column_types", {"x": "double"}),
+        ("source.columns", ["x"]),
+        ("source.filters", [["x", ">", 0]]),
+        ("source.partitioning", None),
+        ("source.delimiter", ";"),
+    ],
+)
+def test_an_option_of_files_that_decides_values_counts(
+    key: str, value: Any, texts: dict[str, Any], tmp_path: Path
+) -> None:
+    run(texts)
+    next((tmp_path / "out").glob("part-*1-*")).unlink()
+    with pytest.raises(SinkRefused, match=rf"sink.accept=\[{key}\]"):
+        run({**texts, key: value})
+    given = {**texts, key: value, "sink.accept": [key]} if key != "source.delimiter" else texts
+    assert run(given).rows_out <= 2
+
+
+def test_where_files_lie_and_how_they_are_reached_does_not_count(texts: dict[str, Any], tmp_path: Path) -> None:
+    run(texts)
+    again = {"source": "auto", "source.path": str(tmp_path / "in/*.csv"), "source.allow_empty": True}
+    assert run({**texts, **again, "source.storage_options": {"auto_mkdir": False}}).rows_in == 0
+
+
+def test_defaults_are_recorded_as_they_always_were(texts: dict[str, Any], tmp_path: Path) -> None:
+    run(texts)
+    assert [name for name in fields(tmp_path) if name.startswith("source.")] == ["source.filters"]
