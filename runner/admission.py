@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.errors import SinkRefused
 from runner.ledger import Ledger, named
+from runner.planning import NOT_GIVEN
 from runner.types import SaveMode
 
 
@@ -50,9 +51,15 @@ def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, a
 
 def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
     width = max(len(name) for name in different)
-    lines = [f"  {name:<{width}}  there: {was!r}   now: {now!r}" for name, (was, now) in different.items()]
+    lines = [
+        f"  {name:<{width}}  there: {_spelled(was)}   now: {_spelled(now)}" for name, (was, now) in different.items()
+    ]
     return "\n".join(
         [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
          "give another sink.path, sink.save_mode=overwrite to replace it, or "
          f"sink.accept=[{','.join(different)}] to go on as if they were the same"]
     )  # fmt: skip
+
+
+def _spelled(value: Any) -> str:
+    return value if value == NOT_GIVEN else repr(value)

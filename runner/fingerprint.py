@@ -21,7 +21,9 @@ FIELDS = (
 ARTIFACT = "artifact "
 
 
-NOT_ROWS = frozenset({"path", "storage_options", "allow_empty"})  # arguments of a source: the recorded plan knows the files
+NOT_ROWS = frozenset(
+    {"path", "storage_options", "allow_empty"}
+)  # arguments of a source: the recorded plan knows the files
 
 
 def fingerprint_fields(

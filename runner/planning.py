@@ -238,7 +238,10 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+NOT_GIVEN = "(not given)"
+
+
 def differences(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields that differ: name to (recorded, given)."""
-    names = sorted({*recorded, *given})
-    return {name: (recorded.get(name), given.get(name)) for name in names if recorded.get(name) != given.get(name)}
+    """Fields that differ: name to (recorded, given). One that is `None` differs from one that is not there."""
+    pairs = {name: (recorded.get(name, NOT_GIVEN), given.get(name, NOT_GIVEN)) for name in sorted({*recorded, *given})}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

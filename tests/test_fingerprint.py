@@ -25,7 +25,7 @@ class Counting:
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         yield self.whole_rows(fragment, list(self.positions(fragment))).select(columns or ["x"])
 
-    def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
+    def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:  # noqa: ARG002
         return pa.table({"x": [number * self.scale for number in numbers]})
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
@@ -38,20 +38,22 @@ class Numbers:
     filters = None
     allow_empty = False
 
-    def __init__(self, scale: int = 1, apart: bool = True, token: str = "") -> None:
-        self.scale, self.apart, self.token = scale, apart, token
+    def __init__(self, scale: int = 1, apart: bool = True, api_key: str = "") -> None:
+        self.scale, self.apart, self.api_key = scale, apart, api_key
 
     def files(self) -> list[File]:
         return [File("numbers", 40, "1")]
 
     def inspect(
-        self, files: Sequence[File], needed: Mapping[str, str] | None = None
+        self,
+        files: Sequence[File],
+        needed: Mapping[str, str] | None = None,  # noqa: ARG002
     ) -> tuple[list[Fragment], pa.Schema | None]:
         pieces = range(0, 40, 10)
         fragments = [Fragment(file, 100, 10, first * self.apart) for file in files for first in pieces]
         return fragments, pa.schema([("x", pa.int64())])
 
-    def reader(self, schema: pa.Schema) -> Counting:
+    def reader(self, schema: pa.Schema) -> Counting:  # noqa: ARG002
         return Counting(self.scale)
 
 
@@ -62,10 +64,10 @@ class Settled(Numbers):
         return {"code": "1", "kind": "even" if self.scale % 2 == 0 else "odd"}
 
 
-def numbers(tmp_path: Path, source: str = "Numbers", **more: Any) -> dict[str, Any]:
+def numbers(tmp_path: Path, more: Mapping[str, Any] | None = None, source: str = "Numbers") -> dict[str, Any]:
     target = {"source": "custom", "source._target_": f"test_fingerprint.{source}", "shard_bytes": 100}
     model = {"model": "custom", "model._target_": "predictors.doubling", "mode": "inline"}
-    return {**target, **model, "sink.path": str(tmp_path / "out"), **more}
+    return {**target, **model, "sink.path": str(tmp_path / "out"), **(more or {})}
 
 
 def rows(tmp_path: Path) -> list[int]:
@@ -83,17 +85,17 @@ def fields(tmp_path: Path) -> dict[str, Any]:
 def test_an_argument_of_a_custom_source_counts(tmp_path: Path) -> None:
     run(numbers(tmp_path))
     with pytest.raises(SinkRefused, match=r"source.scale.*\n.*sink.accept=\[source.scale\]"):
-        run(numbers(tmp_path, **{"source.scale": 1000}))
-    assert run(numbers(tmp_path, **{"source.scale": 1, "source.token": "${oc.env:HOME}"})).rows_in == 0
-    run(numbers(tmp_path, **{"source.scale": 1000, "sink.accept": ["source.scale"]}))
+        run(numbers(tmp_path, {"source.scale": 1000}))
+    assert run(numbers(tmp_path, {"source.scale": 1, "source.api_key": "${oc.env:HOME}"})).rows_in == 0
+    run(numbers(tmp_path, {"source.scale": 1000, "sink.accept": ["source.scale"]}))
 
 
 def test_a_source_may_tell_itself_what_counts(tmp_path: Path) -> None:
-    run(numbers(tmp_path, "Settled", **{"source.scale": 1}))
-    run(numbers(tmp_path, "Settled", **{"source.scale": 3}))
+    run(numbers(tmp_path, {"source.scale": 1}, "Settled"))
+    run(numbers(tmp_path, {"source.scale": 3}, "Settled"))
     assert fields(tmp_path)["source.code"] == "1"
     with pytest.raises(SinkRefused, match=r"source.kind"):
-        run(numbers(tmp_path, "Settled", **{"source.scale": 2}))
+        run(numbers(tmp_path, {"source.scale": 2}, "Settled"))
 
 
 def test_pieces_without_row_groups_are_shards_of_their_own(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_pieces_without_row_groups_are_shards_of_their_own(tmp_path: Path) -> No
 
 
 def test_neighbours_without_row_groups_share_a_shard(tmp_path: Path) -> None:
-    assert run(numbers(tmp_path, shard_bytes=None)).rows_out == 40
+    assert run(numbers(tmp_path, {"shard_bytes": None})).rows_out == 40
     assert rows(tmp_path) == [2 * x for x in range(40)]
 
 
@@ -116,7 +118,7 @@ def test_pieces_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     from runner import ConfigError
 
     with pytest.raises(ConfigError, match=r"source: gives two fragments of numbers .*another first_row"):
-        run(numbers(tmp_path, **{"source.apart": False}))
+        run(numbers(tmp_path, {"source.apart": False}))
 
 
 @pytest.fixture

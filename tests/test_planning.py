@@ -154,7 +154,7 @@ def test_row_groups_with_others_between_them_are_not_joined() -> None:
 @pytest.mark.parametrize("pair", [(0, None), (7, None), (0, (0, 2))], ids=["whole", "same row", "same row groups"])
 def test_fragments_that_nothing_tells_apart_are_refused(pair: tuple[int, tuple[int, int] | None]) -> None:
     file, (first_row, groups) = File("a", 2, "v"), pair
-    with pytest.raises(ConfigError, match="source: gives two fragments of a with .*first_row"):
+    with pytest.raises(ConfigError, match=r"source: gives two fragments of a with .*first_row"):
         make_shards([Fragment(file, 1, 5, first_row, groups), Fragment(file, 1, 6, first_row, groups)], 1)
 
 
@@ -223,4 +223,4 @@ def test_a_fingerprint_depends_on_the_fields_and_not_on_their_order() -> None:
 
 def test_differences_are_named_with_both_sides() -> None:
     assert planning.differences({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 4, "d": 5}) == {
-        "b": (2, 4), "c": (3, None), "d": (None, 5)}  # fmt: skip
+        "b": (2, 4), "c": (3, planning.NOT_GIVEN), "d": (planning.NOT_GIVEN, 5)}  # fmt: skip
