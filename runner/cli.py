@@ -24,7 +24,7 @@ from runner.config import Checked, Known, check
 from runner.errors import ConfigError, Interrupted, RunnerError, worst
 from runner.help import CONF
 from runner.prepare import prepare
-from runner.secrets import redacted, shown_override
+from runner.secrets import hide, redacted, shown_override
 
 
 def execute(argv: list[str]) -> int:
@@ -138,7 +138,7 @@ class _Jobs:
         except KeyboardInterrupt:
             return _interrupted()
         except Exception as error:
-            traceback.print_exc()
+            print(hide(traceback.format_exc()), end="", file=sys.stderr)
             _tell([f"{type(error).__name__}: {error}"])
             return 1
 
@@ -159,7 +159,7 @@ class _Jobs:
 
 def _do(checked: Checked) -> int:
     for note in checked.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(hide(f"note: {note}"), file=sys.stderr)
     lines, code = {"run": _run, "plan": _plan, "verify": _verify}[checked.action](checked)
     _show(lines)
     return code
@@ -200,7 +200,7 @@ def _end(error: RunnerError) -> None:
 def _show(lines: list[str]) -> None:
     """Print to whoever still reads: a closed pipe (`| head`) changes nothing of what was done."""
     try:
-        print("\n".join(lines), flush=True)
+        print(hide("\n".join(lines)), flush=True)
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
@@ -214,7 +214,7 @@ def _interrupted() -> int:
 
 def _tell(lines: list[str]) -> None:
     for i, line in enumerate(lines):
-        print(f"{'error: ' if i == 0 else '       '}{line}", file=sys.stderr)
+        print(f"{'error: ' if i == 0 else '       '}{hide(line)}", file=sys.stderr)
 
 
 def _keep_config(run_dir: Path, cfg: DictConfig) -> None:

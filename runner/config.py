@@ -22,7 +22,7 @@ from runner.fingerprint import ARTIFACT, FIELDS, NOT_ROWS, made_of, source_setti
 from runner.help import CONF
 from runner.overrides import unknown
 from runner.resolve import is_broken, resolved
-from runner.secrets import holds_password, literals, redacted, shown
+from runner.secrets import holds_password, learn, literals, redacted, secret_values, shown
 from runner.spec import Job
 from runner.storage import absolute
 from runner.survey import needed_columns
@@ -104,6 +104,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     found = [*known.problems, *map(_literal, literals(raw)), *filter(None, map(unknown, map(str, cfg)))]
     found += _lost_presets(raw)
     values = resolved(cfg, known.broken, found)
+    learn(secret_values(raw, values))
     parts = _Parts(values, found)
     top = parts.options(Top, "")
     plan, verify = parts.options(Plan, "plan"), parts.options(Verify, "verify")

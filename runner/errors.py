@@ -14,11 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runner.secrets import hide
+
 
 class RunnerError(Exception):
     """Base of everything this package raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, without credentials: it may quote what somebody else raised."""
+        return hide(super().__str__())
 
 
 class ConfigError(RunnerError):

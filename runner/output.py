@@ -15,6 +15,7 @@ from runner.fingerprint import versions
 from runner.ledger import Ledger
 from runner.quarantine import Budget
 from runner.recipe import Recorded
+from runner.secrets import known
 from runner.signals import Signals
 from runner.spec import Job
 from runner.survey import Survey
@@ -31,7 +32,7 @@ def settle(job: Job, survey: Survey, ledger: Ledger, pool: Pool, signals: Signal
         ConfigError: The sink cannot hold that schema, or a kept column has a prediction's name.
         JobFailed, Incomplete, Interrupted: No first batch could be predicted.
     """
-    recipe = replace(_recipe(job, survey, ledger.recorded), run=ledger.run_id)
+    recipe = replace(_recipe(job, survey, ledger.recorded), run=ledger.run_id, secrets=known())
     final = recipe.predictions is not None
     if not final:
         probed, final = _probed(job, recipe, survey, pool, signals)

@@ -16,6 +16,7 @@ from runner.isolate import Good, Guilty, bisect
 from runner.labels import aligned
 from runner.planning import is_skipped
 from runner.quarantine import BadRow, Budget
+from runner.secrets import hide
 from runner.transience import is_transient
 from runner.types import FailureKind, Fragment, Input, Predictor, Reader
 
@@ -42,10 +43,10 @@ def without(fragments: Sequence[Fragment], skip: Sequence[str]) -> list[Fragment
 
 
 def told(error: BaseException) -> str:
-    """An error in one line; our own need no type."""
+    """An error in one line, without credentials; our own need no type."""
     if isinstance(error, BadPredictions | DoesNotFit | ConfigError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+        return hide(str(error))
+    return hide(f"{type(error).__name__}: {error}")
 
 
 class Rows:

@@ -7,6 +7,7 @@ import time
 from typing import Any, Protocol
 
 from runner.report import counted
+from runner.secrets import hide
 from runner.types import Failure, Receipt
 
 PLAIN_EVERY = 10.0  # seconds between two plain lines
@@ -60,7 +61,7 @@ class Plain:
 
     def say(self, text: str) -> None:
         """Print it."""
-        print(text, file=sys.stderr, flush=True)
+        print(hide(text), file=sys.stderr, flush=True)
 
     def start(self, shards: int, done: int, rows: int | None) -> None:
         """Say how much there is to do."""
@@ -114,7 +115,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print it above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(hide(text), markup=False, highlight=False, soft_wrap=True)
 
     def start(self, shards: int, done: int, rows: int | None) -> None:  # noqa: ARG002 (the bar counts shards)
         """Show the bar."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from runner.secrets import hide
 from runner.storage import Store
 from runner.types import Fragment, Reader, Shard
 
@@ -34,7 +35,7 @@ class BadRow(NamedTuple):
 
     def told(self) -> str:
         """For people."""
-        return f"{self.fragment.file.path} row {self.number}: {type(self.error).__name__}: {self.error}"
+        return hide(f"{self.fragment.file.path} row {self.number}: {type(self.error).__name__}: {self.error}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _whole(reader: Reader, fragment: Fragment, bad: Sequence[BadRow]) -> pa.Tabl
     again = set(ADDED) <= set(rows.column_names)
     places: tuple[Any, Any] = ([fragment.file.path] * len(bad), [row.number for row in bad])
     source, number = (rows.column("_source"), rows.column("_row")) if again else places
-    errors = [[type(row.error).__name__ for row in bad], [str(row.error) for row in bad]]
+    errors = [[type(row.error).__name__ for row in bad], [hide(str(row.error)) for row in bad]]
     added = pa.table([source, number, *errors], names=ADDED)
     own = rows.drop_columns(ADDED) if again else rows.rename_columns([_beside(name) for name in rows.column_names])
     return pa.table([*own.columns, *added.columns], names=[*own.column_names, *ADDED])

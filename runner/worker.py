@@ -29,6 +29,7 @@ from runner.predicting import Predicting, Rows, Sifted, Trouble, allowance, bad_
 from runner.process import where_i_am
 from runner.publishing import Written
 from runner.quarantine import BadRow, Budget
+from runner.secrets import hide, learn
 from runner.transience import is_transient
 from runner.types import (
     Answer,
@@ -74,6 +75,7 @@ class Recipe:
         refuse_nan: Whether a NaN makes its row bad.
         predictions: Schema of the predictions; `None` until a probe fixed it.
         run: Names the run, for what a worker process keeps from call to call.
+        secrets: What no text that leaves the worker may hold.
     """
 
     reader: Reader
@@ -88,6 +90,7 @@ class Recipe:
     refuse_nan: bool = False
     predictions: pa.Schema | None = None
     run: str = ""
+    secrets: frozenset[str] = frozenset()
 
     def fragments(self, shard: Shard) -> list[Fragment]:
         """What is read of a shard."""
@@ -138,6 +141,7 @@ class Process:
 
     def run(self, model: Model) -> Answer:
         """Return a receipt or a failure for each shard, in their order."""
+        learn(self.recipe.secrets)
         fragments = [fragment for shard in self.shards for fragment in self.recipe.fragments(shard)]
         sources = {fragment: partial(self.recipe.read, fragment) for fragment in fragments}
         try:
@@ -181,6 +185,7 @@ class ProbeSchema:
 
     def run(self, model: Model) -> Answer:
         """Return the schema of the first batch's predictions, or the failure."""
+        learn(self.recipe.secrets)
         try:
             with held(model, self.care) as predictor:
                 return self._probe(predictor)
@@ -348,4 +353,4 @@ def _kind(error: Exception) -> FailureKind:
 
 
 def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    return hide("".join(traceback.format_exception(error)))

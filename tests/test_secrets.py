@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from outside import runner, write_data, write_ops
 
+from runner import secrets
 from runner.__main__ import main
-from runner.secrets import HIDDEN, is_secret, literals, redacted, shown, shown_override
+from runner.secrets import HIDDEN, hide, is_secret, learn, literals, redacted, shown, shown_override
 
 VALUE = "hunter2hunter2"
 DATA = ("source.path=in", "mode=inline", "sink.path=out")
@@ -31,6 +32,12 @@ TAIL = "a credential does not belong in a config; give ${oc.env:NAME} and set NA
         "ray.runtime_env.env_vars.HF_TOKEN",
         "ray.runtime_env.env_vars.OPENAI_API_KEY",
         "vars.db_password",
+        "model.token",
+        "model.headers.Authorization",
+        "model.headers.x-api-key",
+        "model.apiKey",
+        "model.clientSecret",
+        "model.my_token",
     ],
 )
 def test_secret_keys(key: str) -> None:
@@ -167,3 +174,50 @@ def everything_below(folder: Path) -> bytes:
 def test_overrides_without_secrets_are_shown() -> None:
     assert shown_override("batch_size=3") == "batch_size=3"
     assert shown_override("mode") == "mode"
+
+
+@pytest.mark.parametrize(
+    ("learnt", "text", "without"),
+    [
+        ("s3cr3t/v@lue", "no s3cr3t/v@lue, no s3cr3t%2Fv%40lue here", "no ***, no *** here"),
+        ("pass", "pass the passage; pass.", "*** the passage; ***."),
+        ("correcthorse", "a correcthorse, incorrecthorses", "a ***, incorrecthorses"),
+        ("Bearer abc12345x", "got abc12345x, the bearer", "got ***, the bearer"),
+        ('two "words"', r'{"key": "two \"words\""}', '{"key": "***"}'),
+        ("4711", "4711 rows", "4711 rows"),
+        ("true", "it is true", "it is true"),
+        ("abc", "abc", "abc"),
+        ("00000000", "part-00000000", "part-00000000"),
+        ("-----BEGIN KEY-----\nMIIEvQIBADANBgkq\n-----END KEY-----", "line MIIEvQIBADANBgkq", "line ***"),
+    ],
+)
+def test_values_that_were_learnt_are_hidden(
+    learnt: str, text: str, without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(monkeypatch)
+    learn([learnt])
+    assert hide(text) == without
+
+
+@pytest.mark.parametrize(
+    ("text", "without"),
+    [
+        ("s3://key:se/cret@bucket/x", "s3://key:***@bucket/x"),
+        ("http://localhost:8080/a@b", "http://localhost:8080/a@b"),
+        ("s3://${oc.env:KEY}@bucket", "s3://${oc.env:KEY}@bucket"),
+        ("https://h/x?a=1&X-Amz-Signature=0a1b2c&b=2", "https://h/x?a=1&X-Amz-Signature=***&b=2"),
+        ("https://h/x?sig=${oc.env:SIG}", "https://h/x?sig=${oc.env:SIG}"),
+        ("Authorization: Bearer abcdefg1", "Authorization: Bearer ***"),
+        ("Basic arithmetic, Bearer authentication", "Basic arithmetic, Bearer authentication"),
+        ("hf_" + 30 * "a", "***"),
+        ("model.token=${oc.env:HF_TOKEN}", "model.token=${oc.env:HF_TOKEN}"),
+    ],
+)
+def test_what_looks_like_a_credential_is_hidden(text: str, without: str) -> None:
+    assert hide(text) == without
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with nothing learnt, and end with what was known before."""
+    monkeypatch.setattr(secrets, "_learnt", set())
+    secrets._pattern.cache_clear()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from runner.secrets import hidden
 from runner.types import Failure, Stages, Vitals
 
 Status = Literal["complete", "incomplete", "failed", "interrupted"]
@@ -74,7 +75,7 @@ class Report:
         """All of it, for programs."""
         content = asdict(self)
         content["stages"] = self.stages._asdict()
-        return json.dumps(content, indent=1).encode()
+        return json.dumps(hidden(content), indent=1).encode()
 
     @property
     def remaining(self) -> int:
