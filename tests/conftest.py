@@ -65,9 +65,12 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker for each CPU where a folder of tests runs, and at most four, since each starts a Ray; none for a file or one test."""
+    """Where a folder of tests runs, one worker more than there are CPUs, as tests often wait; at most four, as each has a Ray.
+
+    A file or a single test runs in this process.
+    """
     folders = any(Path(name.partition("::")[0]).is_dir() for name in config.args)
-    return min(os.cpu_count() or 1, 4) if folders else 0
+    return min((os.cpu_count() or 1) + 1, 4) if folders else 0
 
 
 Runs = Callable[..., Report]

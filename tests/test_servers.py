@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,6 @@ import pytest
 import servers
 
 _MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
-    """A server whose bucket everybody may read."""
-    try:
-        servers.find_weed()
-    except servers.ServerMissingError as error:
-        pytest.skip(str(error))
-    with servers.s3_server(tmp_path_factory.mktemp("s3"), anonymous_read=True) as server:
-        yield server
 
 
 def _s3(options: dict[str, Any]) -> Any:
@@ -43,59 +31,59 @@ def _is_gone(pid: int) -> bool:
     return False
 
 
-def test_round_trip_and_multipart(public: servers.S3Server) -> None:
+def test_round_trip_and_multipart(s3: servers.S3Server) -> None:
     """What is written whole or in parts is read back."""
-    fs = _s3(public.storage_options)
-    fs.pipe(f"{public.bucket}/trip/small", b"small")
+    fs = _s3(s3.storage_options)
+    fs.pipe(f"{s3.bucket}/trip/small", b"small")
     blocks = [os.urandom(5 * _MIB), os.urandom(5 * _MIB), b"tail"]
-    with fs.open(f"{public.bucket}/trip/large", "wb", block_size=5 * _MIB) as file:
+    with fs.open(f"{s3.bucket}/trip/large", "wb", block_size=5 * _MIB) as file:
         for block in blocks:
             file.write(block)
 
-    assert fs.cat(f"{public.bucket}/trip/small") == b"small"
-    assert fs.cat(f"{public.bucket}/trip/large") == b"".join(blocks)
+    assert fs.cat(f"{s3.bucket}/trip/small") == b"small"
+    assert fs.cat(f"{s3.bucket}/trip/large") == b"".join(blocks)
     with pytest.raises(FileNotFoundError):
-        fs.pipe(f"{public.bucket}-absent/small", b"small")
+        fs.pipe(f"{s3.bucket}-absent/small", b"small")
     # The ETag of an object uploaded in parts ends in the number of parts.
-    assert "-" in fs.info(f"{public.bucket}/trip/large")["ETag"]
-    assert fs.ls(f"{public.bucket}/trip") == [f"{public.bucket}/trip/{name}" for name in ("large", "small")]
+    assert "-" in fs.info(f"{s3.bucket}/trip/large")["ETag"]
+    assert fs.ls(f"{s3.bucket}/trip") == [f"{s3.bucket}/trip/{name}" for name in ("large", "small")]
 
 
 @pytest.mark.parametrize("wrong", [{"secret": "wrong"}, {"key": "wrong"}], ids=["secret", "key"])
-def test_wrong_credentials_are_refused(public: servers.S3Server, wrong: dict[str, str]) -> None:
+def test_wrong_credentials_are_refused(s3: servers.S3Server, wrong: dict[str, str]) -> None:
     """Even for what everybody may do: wrong credentials are an error, not no credentials."""
-    _s3(public.storage_options).pipe(f"{public.bucket}/refused", b"kept")
-    fs = _s3({**public.storage_options, **wrong})
+    _s3(s3.storage_options).pipe(f"{s3.bucket}/refused", b"kept")
+    fs = _s3({**s3.storage_options, **wrong})
 
     with pytest.raises(PermissionError):
-        fs.cat(f"{public.bucket}/refused")
+        fs.cat(f"{s3.bucket}/refused")
     with pytest.raises(PermissionError):
-        fs.ls(public.bucket)
+        fs.ls(s3.bucket)
     with pytest.raises(PermissionError):
-        fs.pipe(f"{public.bucket}/refused", b"overwritten")
-    assert _s3(public.storage_options).cat(f"{public.bucket}/refused") == b"kept"
+        fs.pipe(f"{s3.bucket}/refused", b"overwritten")
+    assert _s3(s3.storage_options).cat(f"{s3.bucket}/refused") == b"kept"
 
 
-def test_anonymous_reads_but_does_not_write(public: servers.S3Server) -> None:
+def test_anonymous_reads_but_does_not_write(s3: servers.S3Server) -> None:
     """Without credentials the one bucket can be read, and nothing else done."""
-    owner, anonymous = _s3(public.storage_options), _s3(public.anonymous_options)
-    owner.pipe(f"{public.bucket}/open/data", b"data")
-    other = f"{public.bucket}-private"
+    owner, anonymous = _s3(s3.storage_options), _s3(s3.anonymous_options)
+    owner.pipe(f"{s3.bucket}/open/data", b"data")
+    other = f"{s3.bucket}-private"
     owner.mkdir(other)
     owner.pipe(f"{other}/data", b"data")
 
-    assert anonymous.cat(f"{public.bucket}/open/data") == b"data"
-    assert anonymous.ls(f"{public.bucket}/open") == [f"{public.bucket}/open/data"]
+    assert anonymous.cat(f"{s3.bucket}/open/data") == b"data"
+    assert anonymous.ls(f"{s3.bucket}/open") == [f"{s3.bucket}/open/data"]
     with pytest.raises(PermissionError):
-        anonymous.pipe(f"{public.bucket}/open/data", b"overwritten")
+        anonymous.pipe(f"{s3.bucket}/open/data", b"overwritten")
     with pytest.raises(PermissionError):
-        anonymous.rm_file(f"{public.bucket}/open/data")
+        anonymous.rm_file(f"{s3.bucket}/open/data")
     with pytest.raises(PermissionError):
         anonymous.cat(f"{other}/data")
-    assert owner.cat(f"{public.bucket}/open/data") == b"data"
+    assert owner.cat(f"{s3.bucket}/open/data") == b"data"
 
 
-def test_second_server_is_apart_and_goes_when_the_body_raises(public: servers.S3Server, tmp_path: Path) -> None:
+def test_second_server_is_apart_and_goes_when_the_body_raises(s3: servers.S3Server, tmp_path: Path) -> None:
     """Two servers share nothing, and stopping one leaves nothing of it and all of the other."""
     second: list[servers.S3Server] = []
 
@@ -103,18 +91,18 @@ def test_second_server_is_apart_and_goes_when_the_body_raises(public: servers.S3
         with servers.s3_server(tmp_path) as server:
             second.append(server)
             assert _s3(server.storage_options).ls("") == [server.bucket]
-            assert server.bucket not in _s3(public.storage_options).ls("")
+            assert server.bucket not in _s3(s3.storage_options).ls("")
             with pytest.raises(PermissionError):
                 _s3(server.anonymous_options).ls(server.bucket)
             with pytest.raises(PermissionError):
-                _s3({**server.storage_options, "key": public.key, "secret": public.secret}).ls("")
+                _s3({**server.storage_options, "key": s3.key, "secret": s3.secret}).ls("")
             raise KeyError("body")
 
     with pytest.raises(KeyError, match="body"):
         compare_and_raise()
 
     assert _is_gone(second[0].pid)
-    assert not _is_gone(public.pid)
+    assert not _is_gone(s3.pid)
     port = int(second[0].endpoint.rpartition(":")[2])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((servers.HOST, port), timeout=2)
@@ -122,18 +110,18 @@ def test_second_server_is_apart_and_goes_when_the_body_raises(public: servers.S3
 
 
 def test_taken_port_costs_a_start_and_not_the_server(
-    public: servers.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: servers.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start takes other ports, and whoever holds the port is left alone."""
     free = servers.free_ports
-    taken = int(public.endpoint.rpartition(":")[2])
+    taken = int(s3.endpoint.rpartition(":")[2])
     answers = iter([[*free(4), taken], free(5)])
     monkeypatch.setattr(servers, "free_ports", lambda _: next(answers))
 
     with servers.s3_server(tmp_path) as server:
         assert _s3(server.storage_options).ls("") == [server.bucket]
     assert len(list(tmp_path.glob("s3-*"))) == 2
-    _s3(public.storage_options).ls(public.bucket)
+    _s3(s3.storage_options).ls(s3.bucket)
 
 
 def test_missing_program_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
