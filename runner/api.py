@@ -34,7 +34,7 @@ def run(
             when it is a mapping. Or the path of a YAML file: of the same, a preset (`defaults: [override /mode: actors]`)
             or a whole primary config (`defaults: [config, override source: parquet, _self_]`).
         model: A predictor, `batch -> predictions`, in place of the config's model. Also taken as the config's `model`.
-        config_dir: A folder with options and groups of your own, as `--config-dir`; modules beside it can be imported.
+        config_dir: A folder with groups of your own, as `--config-dir`.
 
     Returns:
         The report of the complete job.
@@ -166,22 +166,21 @@ def _examined(
     from runner.composition import register_preset
     from runner.overrides import GROUPS, examine, implied, unknown
 
-    groups = {*GROUPS, *hydra.own}
-    choices = {key: value for key, value in values.items() if key in groups and value != {}}
-    keys = {key: value for key, value in values.items() if key not in groups}
+    choices = {key: value for key, value in values.items() if key in GROUPS and value != {}}
+    keys = {key: value for key, value in values.items() if key not in GROUPS}
     chosen = [f"{group}={_option(option)}" for group, option in choices.items()]
     if given.preset is not None:
         chosen.append(f"job={register_preset(given.preset)}")
     if model is not None and not any(key.partition(".")[0] == "model" for key in values):
         chosen.append("model=custom")
     chosen += implied([*chosen, *(f"{key}=" for key in keys)])
-    examined = examine(chosen, lambda group: hydra.options(group, ()), sweep=False, own=hydra.own)
-    examined.problems += [problem for key in keys if (problem := unknown(key, hydra.own))]
+    examined = examine(chosen, lambda group: hydra.options(group, ()), sweep=False)
+    examined.problems += [problem for key in keys if (problem := unknown(key))]
     if model is not None:
         examined.problems += [
             f"{key}: has no effect beside a model given in Python" for key in values if key.startswith("model")
         ]
-    return examined, {key: value for key, value in keys.items() if not unknown(key, hydra.own)}
+    return examined, {key: value for key, value in keys.items() if not unknown(key)}
 
 
 def _option(value: Any) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-from runner import apart
+from runner import apart, program
 from runner.types import Predictor
 
 
@@ -92,4 +91,5 @@ def _pickled(error: Exception) -> bytes:
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    program.begin()
+    serve(apart.inherited()[0])

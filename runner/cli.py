@@ -198,13 +198,7 @@ def _end(error: RunnerError) -> None:
 
 
 def _show(lines: list[str]) -> None:
-    """Print to whoever still reads: a closed pipe (`| head`) changes nothing of what was done."""
-    try:
-        print(hide("\n".join(lines)), flush=True)
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the interpreter would try, and tell, once more
+    print(hide("\n".join(lines)), flush=True)
 
 
 def _interrupted() -> int:

@@ -101,7 +101,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     """
     known = known or Known()
     raw = OmegaConf.to_container(cfg, resolve=False)
-    found = [*known.problems, *map(_literal, literals(raw)), *_unknown_keys(cfg)]
+    found = [*known.problems, *map(_literal, literals(raw)), *filter(None, map(unknown, map(str, cfg)))]
     found += _lost_presets(raw)
     values = resolved(cfg, known.broken, found)
     learn(secret_values(raw, values))
@@ -116,13 +116,6 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     command = _command(known.argv, parts.sink_path, job) if known.argv is not None else None
     job = replace(job, config=redacted(raw), sink_path=parts.sink_path, command=command)
     return Checked(job, top.action, plan, verify, notes)
-
-
-def _unknown_keys(cfg: DictConfig) -> list[str]:
-    """Keys at the top that nobody reads; what a config folder's own group holds may be referred to."""
-    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    own = {str(group).partition("/")[0] for group in choices}
-    return [problem for key in cfg if (problem := unknown(str(key), own))]
 
 
 def _unknown_fields(job: Job, source: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,7 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
     def options(group: str) -> list[str]:
         return hydra.options(group, given)
 
-    examined = examine(given, options, sweep=True, own=hydra.own)
+    examined = examine(given, options, sweep=True)
     base = hydra.common(examined, sweep=multirun)
     sweep = multirun or base.hydra.mode == RunMode.MULTIRUN
     if sweep:
@@ -60,7 +60,7 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
         examined.problems += _unknown_variables(jobs, examined, hydra)
         _check_sweep(jobs, examined)
         return Prepared(base, sweep, jobs)
-    examined = examine(given, options, sweep=False, own=hydra.own)
+    examined = examine(given, options, sweep=False)
     job = hydra.job(base)
     examined.problems += _unknown_variables([job], examined, hydra)
     check(use(job), job.run_dir, Known(examined.problems, examined.broken))

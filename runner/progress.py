@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any, Protocol
@@ -60,8 +61,9 @@ class Plain:
         self._shown = 0.0
 
     def say(self, text: str) -> None:
-        """Print it."""
-        print(hide(text), file=sys.stderr, flush=True)
+        """Print it to whoever reads; a script whose output nobody reads is not to fail for that."""
+        with contextlib.suppress(OSError, ValueError):
+            print(hide(text), file=sys.stderr, flush=True)
 
     def start(self, shards: int, done: int, rows: int | None) -> None:
         """Say how much there is to do."""
@@ -115,7 +117,8 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print it above the bar."""
-        self._bar.console.print(hide(text), markup=False, highlight=False, soft_wrap=True)
+        with contextlib.suppress(OSError, ValueError):
+            self._bar.console.print(hide(text), markup=False, highlight=False, soft_wrap=True)
 
     def start(self, shards: int, done: int, rows: int | None) -> None:  # noqa: ARG002 (the bar counts shards)
         """Show the bar."""

@@ -1,8 +1,14 @@
-"""SIGINT and SIGTERM: the first asks the job to drain what is in flight, the second stops it at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first asks the job to drain what is in flight, the second stops it at once.
+
+How a signal is handled is inherited: what ignores SIGTERM has children that ignore it, and a pool of theirs waits for ever for the
+processes that it told to end. So no signal is ever ignored here: handlers are Python functions, which end where another program is
+run, and hooks around `os.fork` put the earlier handlers back in a process that forks.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -10,6 +16,53 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from runner.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEFAULTS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
+_in_forks: dict[int, Any] = {}  # what a process that forks from this one does with a signal, by its number
+_forking = threading.local()
+
+
+def forks_by_default() -> None:
+    """Processes that fork from this one handle signals as a new Python does, whatever this one does with them."""
+    _in_forks.update(DEFAULTS)
+
+
+def disregard() -> None:
+    """Do nothing on a signal, here alone; system calls that it interrupts go on."""
+    forks_by_default()
+    for number in SIGNALS:
+        signal.signal(number, _nothing)
+        signal.siginterrupt(number, False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _hold() -> None:
+    """Before a fork: a signal that comes to the new process before it has its own handlers must wait for them."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _go_on() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _begin_as_fork() -> None:
+    for number, handler in _in_forks.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask - _in_forks.keys())
+    _in_forks.clear()
+
+
+os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_begin_as_fork)
 
 
 class Signals:
@@ -55,18 +108,19 @@ class Signals:
         """Put the handlers back that were there; a second signal ends like a first one that was drained."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            _in_forks.pop(number, None)
         if isinstance(error, KeyboardInterrupt) and self.number:
             raise Interrupted(self.number) from None
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             current = signal.getsignal(number)
-            if current != self._note:
-                self._before.setdefault(number, current)
+            if current != self._note and not (number == signal.SIGHUP and current == signal.SIG_IGN):  # `nohup`
                 with contextlib.suppress(ValueError):
                     signal.signal(number, self._note)
+                    _in_forks[number] = self._before.setdefault(number, current or signal.SIG_DFL)
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         second, self.number = self.number != 0, self.number or number

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.model import ModelSource
+from runner.overlap import background
 from runner.process import limit_threads
 from runner.signals import Signals
 from runner.types import Done, Model, Pool, Predictor, Setup, Vitals, Work
 from runner.vitals import with_vitals
+
+T = TypeVar("T")
+
+
+def beside_a_loop(act: Callable[[], T]) -> T:
+    """Do something here, or in another thread where this one runs an event loop, as a notebook's does: it has room for no second."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None:
+        return act()
+    return background(act).result()
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,7 @@ class Inline:
         """Bound the native thread pools as a worker would."""
         limit_threads(setup.num_threads)
         if model.on_driver:
-            model.obtain()
+            beside_a_loop(model.obtain)
         return InlinePool(_Stoppable(model, setup.signals))
 
     def fits(self, setup: Setup) -> None:
@@ -77,7 +90,7 @@ class InlinePool:
             time.sleep(timeout)
             return []
         ticket, work = self.queue.pop()
-        return [Done(ticket, with_vitals(work.run(self.model), self.model))]
+        return [Done(ticket, with_vitals(beside_a_loop(lambda: work.run(self.model)), self.model))]
 
     def running(self) -> list[int]:
         """Nothing runs while nobody waits."""

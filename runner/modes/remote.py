@@ -10,6 +10,7 @@ from runner import weights
 from runner.errors import Incomplete
 from runner.model import Delivered, ModelSource
 from runner.process import limit_threads
+from runner.signals import forks_by_default
 from runner.types import Answer, Lost, Predictor, Setup, Vitals, Work
 from runner.vitals import with_vitals
 
@@ -82,6 +83,7 @@ def execute(model: Box, work: Work) -> Answer:
     """Do one call's work in this worker process."""
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
+    forks_by_default()  # Ray has a handler of its own for SIGTERM, and blocks SIGINT
     return with_vitals(work.run(model), model)
 
 

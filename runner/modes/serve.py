@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
-import sys
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from runner import apart, weights
+from runner import apart, program, weights
 from runner.model import Delivered
 from runner.process import import_ahead, limit_threads
 from runner.vitals import with_vitals
@@ -18,7 +18,11 @@ UP = b""  # a process's first message
 
 
 def serve(pipe: Connection[Any, Any], number: int) -> None:
-    """Say `UP`, then answer calls, one after the other."""
+    """Say `UP`, then answer calls, one after the other.
+
+    Raises:
+        EOFError, ConnectionError: Nobody is at the other end any more.
+    """
     apart.belong_to(os.getppid())
     num_threads, packages = pipe.recv()
     import_ahead(packages)
@@ -26,12 +30,12 @@ def serve(pipe: Connection[Any, Any], number: int) -> None:
     pipe.send_bytes(UP)
     model = Delivered(partial(weights.load, number), num_threads)
     while True:
-        try:
-            work = pickle.loads(pipe.recv_bytes())
-        except EOFError:
-            return
+        work = pickle.loads(pipe.recv_bytes())
         pipe.send_bytes(pickle.dumps(with_vitals(work.run(model), model)))
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
+    program.begin()
+    pipe, [model] = apart.inherited()
+    with contextlib.suppress(EOFError, ConnectionError):  # whoever started this process needs it no more
+        serve(pipe, model)
