@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal
 
+from runner import first_batch
 from runner.dispatch import Committed, Dispatcher, Event, Retried
 from runner.errors import Interrupted, JobFailed
 from runner.fingerprint import versions
@@ -18,7 +19,7 @@ from runner.recipe import Recorded
 from runner.report import Report, size
 from runner.spec import Job
 from runner.survey import Survey
-from runner.types import Failure, Receipt, Shard
+from runner.types import Failure, Probe, Receipt, Shard
 
 ASIDE = "quarantined: "
 NOTES = 10  # lines of notes in a report before quarantined rows are only counted
@@ -34,6 +35,7 @@ class Account:
         self._predicting = 0.0
         self._workers: set[str] = set()
         self._draining = False
+        self._kept: list[Shard] = []
         self._before = ledger.seen_before() if job.errors.on_bad_rows == "quarantine" else (0, 0)
 
     def __enter__(self) -> Account:
@@ -52,6 +54,15 @@ class Account:
             self.show.say(f"note: {note}")
         if not survey.pending and self.ledger.recorded is None:  # an empty input, allowed
             self.ledger.record_recipe(Recorded(self.job.fields, survey.schema, None, self.job.config, versions()))
+
+    def proved(self, event: Event, shard: Shard) -> None:
+        """Count what became of a first batch: what is kept of it is not predicted again."""
+        if isinstance(event, Probe) and event.kept:
+            self._kept.append(shard)
+            self.report.predicting_seconds += sum(event.stages)
+            self.report.stages = self.report.stages.plus(event.stages)
+        elif isinstance(event, Retried):
+            self._tell_again(event)
 
     def started(self, pending: Sequence[Shard]) -> None:
         """Begin to predict."""
@@ -74,7 +85,10 @@ class Account:
             self.show.say(f"failed: {event.message}")
             self.show.update(dispatcher.in_flight, failure=event)
         elif isinstance(event, Retried):
-            self.show.say(f"trying {event.shard.name} again in {event.wait:.1f} s: {event.reason}")
+            self._tell_again(event)
+
+    def _tell_again(self, event: Retried) -> None:
+        self.show.say(f"trying {event.shard.name} again in {event.wait:.1f} s: {event.reason}")
 
     def _count(self, receipt: Receipt, shard: Shard) -> None:
         report = self.report
@@ -120,7 +134,7 @@ class Account:
 
     def predicted(self, workers: int) -> None:
         """The last answer is there."""
-        self.report.predicting_seconds = time.monotonic() - self._predicting
+        self.report.predicting_seconds += time.monotonic() - self._predicting
         self.report.wait = max(0.0, workers * self.report.predicting_seconds - sum(self.report.stages))
         self._tell_of_writes()
 
@@ -141,6 +155,9 @@ class Account:
             report.status = "interrupted" if isinstance(error, Interrupted) else kinds.get(report.exit_code, "failed")
             report.next_command = self.job.command
             error.report = report  # type: ignore[attr-defined]
+        for shard in self._kept:
+            with contextlib.suppress(OSError):  # the next run deletes it
+                self.ledger.store.delete(first_batch.file_name(self.ledger.run_id, shard.id))
         if self.ledger.recorded is not None:
             with contextlib.suppress(Exception):  # the first error is the one to tell
                 self.ledger.flush()

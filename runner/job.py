@@ -10,6 +10,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -118,15 +119,20 @@ def look_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
         ConfigError: The input cannot be used.
         JobFailed, Incomplete, Interrupted: Not every shard was committed.
     """
-    looking = background(partial(survey_of, job, account.ledger))
+    looking = background(partial(_listed, job, account))
     if account.ledger.plans and not account.ledger.pending():
         wait([looking])
-    with contextlib.suppress(NothingToDo), opened_pool(job, looking, account.show.say, signals) as pool:
+    with contextlib.suppress(NothingToDo), opened_pool(job, looking, account.show, signals) as pool:
         account.begin(looking.result())
         predict(job, looking.result(), account, pool, signals)
         return looking.result()
     account.begin(looking.result())
     return looking.result()
+
+
+def _listed(job: Job, account: Account) -> Survey:
+    with account.show.during("looking at the input"):
+        return survey_of(job, account.ledger)
 
 
 def _needed(looking: Future[Survey], seconds: float | None = None) -> None:
@@ -151,7 +157,7 @@ def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sig
     account.report.ray_seconds = _ray_seconds()
     signals.in_flight = True
     signals.raise_if_asked()
-    recipe = settle(job, survey, ledger, pool, signals)
+    recipe = settle(job, survey, account, pool, signals)
     if survey.new:
         ledger.unmark()
         ledger.record_plan(survey.new)
@@ -178,7 +184,7 @@ def _asked(signals: Signals, account: Account) -> bool:
 
 
 @contextlib.contextmanager
-def opened_pool(job: Job, looking: Future[Survey], say: Callable[[str], None], signals: Signals) -> Iterator[Pool]:
+def opened_pool(job: Job, looking: Future[Survey], show: Progress, signals: Signals) -> Iterator[Pool]:
     """Workers that have, or will load, the model; none is left afterwards.
 
     Raises:
@@ -187,9 +193,10 @@ def opened_pool(job: Job, looking: Future[Survey], say: Callable[[str], None], s
         JobFailed: The model cannot be loaded.
     """
     _needed(looking, 0)
-    model = ModelSource(job.model.call, on_driver=job.predict.load_on == "driver", needed=partial(_needed, looking))
+    on_driver = job.predict.load_on == "driver"
+    model = ModelSource(job.model.call, on_driver=on_driver, needed=partial(_needed, looking), during=show.during)
     try:
-        pool = job.mode.open(model, setup_of(job, say, signals))
+        pool = job.mode.open(model, replace(setup_of(job, show.say, signals), during=show.during))
     except Exception as error:
         _needed(looking)
         if model.is_to_blame(error) and not isinstance(error, RunnerError):

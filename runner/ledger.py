@@ -31,11 +31,12 @@ FLUSH_RECEIPTS = 2_000
 SMALL_PART = 8 * 1024**2  # bytes, up to which several parts may be in memory
 OUR_RECORDS = re.compile(
     r"_runner/(recipe\.json|manifest\.json|plan-\d{6}\.parquet|quarantine/part-\d{8}-[0-9a-f]{16}\.parquet"
-    r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html))"
+    r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html|first-batch-[0-9a-f]{16}\.arrow))"
 )
 OUR_TEMPORARY = re.compile(
-    r"(.*/)?\.(part-\d{8}-[0-9a-f]{16}\.\w+|_SUCCESS|(recipe|manifest|mark|report)\.json|plan-\d{6}\.parquet|receipts-\d+\.jsonl)"
-    r"\.[0-9a-f]{8}\.tmp"
+    r"(.*/)?\.(part-\d{8}-[0-9a-f]{16}\.\w+|_SUCCESS|(recipe|manifest|mark|report)\.json|plan-\d{6}\.parquet|receipts-\d+\.jsonl"
+    r"|first-batch-[0-9a-f]{16}\.arrow)\.[0-9a-f]{8}\.tmp"
+    r"|_runner/runs/[^/]+/first-batch-[0-9a-f]{16}\.arrow"
 )
 NAMED = 3  # files that a message names before it counts the rest
 
@@ -173,7 +174,7 @@ class Ledger:
             self.plans = self._read_plans()
 
     def drop_stale_temporaries(self) -> None:
-        """Delete what killed runs left half written on a local disk."""
+        """Delete what killed runs left: files half written on a local disk, and first batches."""
         for name in self._listed:
             if OUR_TEMPORARY.fullmatch(name):
                 self.store.delete(name)
@@ -319,7 +320,9 @@ class Ledger:
     def wipe(self) -> Ledger:
         """Delete what our own records name, and nothing else; `_SUCCESS` first, so that no reader trusts the rest."""
         self.store.delete(SUCCESS)
-        ours = sorted(name for name in self._listed if OUR_RECORDS.fullmatch(name))
+        ours = sorted(
+            name for name in self._listed if OUR_RECORDS.fullmatch(name) and not name.startswith(self.in_run(""))
+        )
         plans = [name for name in ours if name.startswith("_runner/plan-")]
         others = [name for name in ours if name not in {*plans, RECIPE}]
         parts = [self.part(shard) for shard in self.shards if shard.id in self.committed]

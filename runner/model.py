@@ -6,6 +6,7 @@ import pickle
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -70,6 +71,7 @@ class ModelSource:
         *,
         on_driver: bool,
         needed: Callable[[float | None], None] = nobody_asked,
+        during: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Take the loader; nothing is loaded yet.
 
@@ -78,8 +80,9 @@ class ModelSource:
             on_driver: Whether it runs here.
             needed: Raises what makes the model needless: an input that cannot be used, or that has been predicted. Waits so many
                 seconds at most for that to be known, or with `None` until it is.
+            during: Returns a context in which people see what is being done.
         """
-        self.load, self.on_driver, self._needed = partial(loaded, load), on_driver, needed
+        self.load, self.on_driver, self._needed, self._during = partial(loaded, load), on_driver, needed, during
         self._coming: Future[Predictor] | None = None
         self._seconds = 0.0
 
@@ -103,7 +106,8 @@ class ModelSource:
 
     def _load(self) -> Predictor:
         started = time.perf_counter()
-        predictor = self.load()
+        with self._during("loading the model"):
+            predictor = self.load()
         self._seconds = time.perf_counter() - started
         return predictor
 

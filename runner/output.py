@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runner import worker
+from runner.account import Account
 from runner.batches import parse_schema
 from runner.dispatch import Dispatcher
 from runner.errors import ConfigError, Incomplete, JobFailed
@@ -15,28 +16,29 @@ from runner.fingerprint import versions
 from runner.ledger import Ledger
 from runner.quarantine import Budget
 from runner.recipe import Recorded
+from runner.report import counted
 from runner.secrets import known
 from runner.signals import Signals
 from runner.spec import Job
 from runner.survey import Survey
-from runner.types import Failure, Pool, Probe
+from runner.types import Failure, Pool, Probe, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def settle(job: Job, survey: Survey, ledger: Ledger, pool: Pool, signals: Signals) -> worker.Recipe:
+def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Signals) -> worker.Recipe:
     """How every shard is predicted, with the schema that every part will have; recorded if it was not.
 
     Raises:
         ConfigError: The sink cannot hold that schema, or a kept column has a prediction's name.
         JobFailed, Incomplete, Interrupted: No first batch could be predicted.
     """
+    ledger = account.ledger
     recipe = replace(_recipe(job, survey, ledger.recorded), run=ledger.run_id, secrets=known())
     final = recipe.predictions is not None
     if not final:
-        probed, final = _probed(job, recipe, survey, pool, signals)
-        recipe = replace(recipe, predictions=probed)
+        recipe, final = prove(job, recipe, survey, account, pool, signals)
     _check(job, recipe)
     recorded = _record(job, survey, ledger, recipe.predictions if final else None)
     return recipe if recorded.output_schema is None else replace(recipe, predictions=recorded.output_schema)
@@ -80,24 +82,62 @@ def _check(job: Job, recipe: worker.Recipe) -> None:
     job.sink.check(recipe.part_schema)
 
 
-def _probed(job: Job, recipe: worker.Recipe, survey: Survey, pool: Pool, signals: Signals) -> tuple[pa.Schema, bool]:
-    """The schema of the first row's predictions; of an empty batch, and not final, where there is no row at all."""
-    import pyarrow as pa
+def prove(
+    job: Job, recipe: worker.Recipe, survey: Survey, account: Account, pool: Pool, signals: Signals
+) -> tuple[worker.Recipe, bool]:
+    """Predict the first batch, which is kept for its shard.
 
+    Returns:
+        The recipe with the schema of the first row's predictions, and whether that is final: without any row it is that of an empty
+        batch.
+
+    Raises:
+        JobFailed, Incomplete, Interrupted: It could not be predicted.
+    """
     candidates = [shard for shard in survey.pending if shard.rows != 0] or survey.pending[:1]
-    last, failures = candidates[-1], []
+    failures: list[Failure] = []
     for shard in candidates:
-        work = partial(worker.ProbeSchema, recipe, shard is last)
-        for event in Dispatcher(pool, work, job.errors, stop=signals.asked).run([shard]):
-            if isinstance(event, Failure):
-                failures.append(event)
-            if isinstance(event, Probe) and event.schema is not None:
-                return pa.ipc.read_schema(pa.py_buffer(event.schema)), event.seen
+        found = _first(job, recipe, shard, account, pool, signals, last=shard is candidates[-1])
+        if isinstance(found, Failure):
+            failures.append(found)
+        if isinstance(found, Probe):
+            recipe = replace(recipe, kept=recipe.kept | {shard.id}) if found.kept else recipe
+            if found.schema is not None:
+                return _with_schema(recipe, found.schema), found.seen
         signals.raise_if_asked()
         if len(failures) >= job.errors.stop_after_failed_shards or any(each.kind == "model" for each in failures):
             break
     raise_for(failures)
-    return pa.schema([]), False
+    return _with_schema(recipe, None), False
+
+
+def _first(
+    job: Job, recipe: worker.Recipe, shard: Shard, account: Account, pool: Pool, signals: Signals, *, last: bool
+) -> Probe | Failure | None:
+    """What came of the first batch of a shard; nothing if the job was asked to stop."""
+    found: Probe | Failure | None = None
+    dispatcher = Dispatcher(pool, partial(worker.ProveFirst, recipe, last), job.errors, stop=signals.asked)
+    with account.show.during(f"predicting the first batch{_rows_of(job, shard)}"):
+        for event in dispatcher.run([shard]):
+            account.proved(event, shard)
+            found = event if isinstance(event, Probe | Failure) else found
+    return found
+
+
+def _rows_of(job: Job, shard: Shard) -> str:
+    return "" if shard.rows is None else f" ({counted(min(job.batch_size, shard.rows), 'row')})"
+
+
+def _with_schema(recipe: worker.Recipe, serialized: bytes | None) -> worker.Recipe:
+    """The recipe with the schema that a first batch showed, unless it has one."""
+    import pyarrow as pa
+
+    if recipe.predictions is not None:
+        return recipe
+    return replace(
+        recipe,
+        predictions=pa.schema([]) if serialized is None else pa.ipc.read_schema(pa.py_buffer(serialized)),
+    )
 
 
 def raise_for(failures: Sequence[Failure]) -> None:

@@ -221,7 +221,14 @@ class Predicting:
             ) from left  # in this process, it would end the job
         finally:
             self.seconds += time.perf_counter() - started
-        table = to_table(aligned(predictions, batch, given), batch.num_rows)
+        return self.hold(to_table(aligned(predictions, batch, given), batch.num_rows))
+
+    def hold(self, table: pa.Table) -> pa.Table:
+        """Predictions in the fixed schema, if there is one.
+
+        Raises:
+            BadPredictions, DoesNotFit, NotANumber: They are not what is expected.
+        """
         typed = table if self._schema is None else conform(table, self._schema)
         if self._refuse_nan:
             _raise_for_nan(typed)
@@ -248,7 +255,7 @@ class Sifted(NamedTuple):
     """A batch after the predictor: its good rows, their predictions, and the bad rows with their numbers within the batch."""
 
     batch: pa.Table
-    predictions: pa.Table
+    predictions: Any
     bad: list[Guilty]
 
 
@@ -315,9 +322,8 @@ def _collected(
         raise Trouble("model", f"a batch of {batch.num_rows} rows from {where(0)} fails: {told(error)}") from error
     rows = [batch.slice(each.start, each.end - each.start) for each in good]
     results = [each.result for each in good]
-    return Sifted(
-        pa.concat_tables(rows) if rows else batch.slice(0, 0), pa.concat_tables(results) if results else None, bad
-    )
+    together = pa.concat_tables(results, promote_options="permissive") if results else None  # types may differ, too
+    return Sifted(pa.concat_tables(rows) if rows else batch.slice(0, 0), together, bad)
 
 
 def _is_passing(error: Exception) -> bool:

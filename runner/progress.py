@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from runner.report import counted
@@ -12,6 +15,7 @@ from runner.secrets import hide
 from runner.types import Failure, Receipt
 
 PLAIN_EVERY = 10.0  # seconds between two plain lines
+MOMENT = 1.0  # seconds that something takes before a plain line tells of it
 
 
 class Progress(Protocol):
@@ -19,6 +23,9 @@ class Progress(Protocol):
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
+
+    def during(self, what: str) -> AbstractContextManager[object]:
+        """Show, while the context is open, what happens before the first shard; from any thread."""
 
     def start(self, shards: int, done: int, rows: int | None) -> None:
         """Begin: `shards` in all, of which `done` before; `rows` still to come, if known."""
@@ -65,6 +72,17 @@ class Plain:
         with contextlib.suppress(OSError, ValueError):
             print(hide(text), file=sys.stderr, flush=True)
 
+    @contextlib.contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Print it once it has taken a moment: most jobs need none."""
+        timer = threading.Timer(MOMENT, self.say, [f"{what} ..."])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def start(self, shards: int, done: int, rows: int | None) -> None:
         """Say how much there is to do."""
         self._counts = _Counts()
@@ -101,6 +119,7 @@ class Bar:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
+            SpinnerColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -108,10 +127,15 @@ class Bar:
         from rich.progress import Progress as RichProgress
 
         self._counts = _Counts()
+        console = Console(stderr=True)
+        self._before = RichProgress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+            console=console, transient=True,
+        )  # fmt: skip
         self._bar = RichProgress(
             TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("shards  {task.fields[details]}"),
             TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
         )  # fmt: skip
         self._task: Any = None
 
@@ -120,10 +144,22 @@ class Bar:
         with contextlib.suppress(OSError, ValueError):
             self._bar.console.print(hide(text), markup=False, highlight=False, soft_wrap=True)
 
+    @contextlib.contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Show a line with the time that it takes; several at once, a line for each."""
+        if self._task is None:
+            self._before.start()
+        task = self._before.add_task(what, total=None)
+        try:
+            yield
+        finally:
+            self._before.remove_task(task)
+
     def start(self, shards: int, done: int, rows: int | None) -> None:  # noqa: ARG002 (the bar counts shards)
         """Show the bar."""
         self._counts = _Counts()
         self._counts.shards, self._counts.done = shards, done
+        self._before.stop()
         self._bar.start()
         self._task = self._bar.add_task("", total=shards, completed=done, details="")
 
@@ -137,4 +173,5 @@ class Bar:
 
     def close(self) -> None:
         """Stop the bar where it stands."""
+        self._before.stop()
         self._bar.stop()

@@ -6,6 +6,7 @@ Nothing here does work: values are frozen dataclasses, seams are Protocols. Heav
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -419,10 +420,14 @@ class Probe:
     Attributes:
         schema: Serialized Arrow; `None` if there was no row to learn it from.
         seen: Whether a row was predicted; without one, the schema is that of an empty batch's predictions.
+        kept: Whether what was predicted is kept for the shard; if not, it is predicted again.
+        stages: What it took.
     """
 
     schema: bytes | None
     seen: bool = True
+    kept: bool = False
+    stages: Stages = field(default_factory=Stages)
 
 
 Answer = list[Outcome] | Probe
@@ -521,6 +526,7 @@ class Setup:
         say: Where notices for people go.
         signals: Whether somebody asked the job to stop; to be looked at again after whatever replaces signal handlers.
         packages: What workers will import; they may begin while the model is loaded.
+        during: Returns a context in which people see what is being done.
     """
 
     resources: Resources
@@ -530,6 +536,7 @@ class Setup:
     say: Callable[[str], None]
     signals: Signals
     packages: tuple[str, ...] = ()
+    during: Callable[[str], AbstractContextManager[object]] = nullcontext
 
 
 # ---------------------------------------------------------------- output

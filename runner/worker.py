@@ -19,13 +19,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner import quarantine
+from runner import first_batch, quarantine
 from runner.batches import BadPredictions, fixed_schema
 from runner.care import CARELESS, Care
 from runner.child import Child
 from runner.locations import is_local
 from runner.overlap import Ahead, Handover, background, fill
-from runner.predicting import Predicting, Rows, Sifted, Trouble, allowance, bad_rows, most_in, sift, told, without
+from runner.predicting import (
+    Allowed,
+    Predicting,
+    Rows,
+    Sifted,
+    Trouble,
+    allowance,
+    bad_rows,
+    most_in,
+    sift,
+    told,
+    without,
+)
 from runner.process import where_i_am
 from runner.publishing import Written
 from runner.quarantine import BadRow, Budget
@@ -74,7 +86,8 @@ class Recipe:
         skip: Paths or patterns of files that are left out.
         refuse_nan: Whether a NaN makes its row bad.
         predictions: Schema of the predictions; `None` until a probe fixed it.
-        run: Names the run, for what a worker process keeps from call to call.
+        run: Names the run, for what a worker process keeps from call to call, and for what is kept of first batches.
+        kept: Ids of the shards whose first batches are kept.
         secrets: What no text that leaves the worker may hold.
     """
 
@@ -90,6 +103,7 @@ class Recipe:
     refuse_nan: bool = False
     predictions: pa.Schema | None = None
     run: str = ""
+    kept: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
 
     def fragments(self, shard: Shard) -> list[Fragment]:
@@ -168,11 +182,13 @@ class Process:
 
 
 @dataclass(frozen=True)
-class ProbeSchema:
-    """Predict the first batch of a shard, to learn what predictions look like.
+class ProveFirst:
+    """Predict the first batch of a shard: it shows what predictions look like, and that the model can predict at all.
+
+    What it gives is kept for the call that predicts the shard.
 
     Attributes:
-        recipe: How, with no output schema yet.
+        recipe: How; without an output schema the first batch fixes one.
         last: Whether, without any row, an empty batch is predicted instead.
         shards: One shard.
         care: What earlier tries have taught.
@@ -188,19 +204,10 @@ class ProbeSchema:
         learn(self.recipe.secrets)
         try:
             with held(model, self.care) as predictor:
-                return self._probe(predictor)
+                run = _FirstRun(self.recipe, self.shards[0], self.recipe.predicting(predictor, self.care.pieces))
+                return run.probe(last=self.last)
         except Exception as error:
             return [_failure(self.shards[0], error)]
-
-    def _probe(self, predictor: Predictor) -> Probe:
-        run = _ProbeRun(self.recipe, self.shards[0], self.recipe.predicting(predictor, self.care.pieces))
-        if (seen := run.schema()) is not None:
-            return Probe(_serialized(seen))
-        return Probe(_serialized(run.schema_of_empty()) if self.last else None, seen=False)
-
-
-def _serialized(schema: pa.Schema) -> bytes:
-    return bytes(schema.serialize())
 
 
 @contextlib.contextmanager
@@ -240,6 +247,7 @@ class _ShardRun:
         self._seconds = self._predicted = 0.0
         self._count = 0
         self._bad: list[BadRow] = []
+        self._kept = first_batch.Kept()
 
     def predict(self) -> None:
         """Read and predict, and write behind; the quarantine is published before the part, which commits both."""
@@ -268,6 +276,8 @@ class _ShardRun:
     def _tables(self) -> Iterator[pa.Table]:
         import pyarrow as pa
 
+        if self._shard.id in self._recipe.kept:
+            self._kept = first_batch.Kept.read(self._recipe.sink.store, self._recipe.run, self._shard.id)
         for batch in self._rows.batches():
             sifted = self._sift(batch)
             if sifted.batch.num_rows:
@@ -280,8 +290,14 @@ class _ShardRun:
         start, self._count = self._count, self._count + batch.num_rows
         budget, where = self._recipe.budget, self._rows.where_from(start)
         allowed = None if budget is None else allowance(budget, len(self._bad), self._count, where)
-        sifted = sift(batch, self._predicting, allowed, where)
+        sifted = self._taken(batch, allowed) or sift(batch, self._predicting, allowed, where)
         self._bad += bad_rows(self._rows, start, sifted.bad)
+        return sifted
+
+    def _taken(self, batch: pa.Table, allowed: Allowed | None) -> Sifted | None:
+        """What the batch gave when it was the first of the run, held to the budget of today."""
+        if (sifted := self._kept.take(batch, self._predicting.hold)) and sifted.bad and allowed is not None:
+            allowed(sifted.bad)
         return sifted
 
     def _receipt(self, written: Written, seconds: float) -> Receipt:
@@ -300,24 +316,51 @@ class _ShardRun:
         )
 
 
-class _ProbeRun:
-    """The first good rows of a shard, predicted to learn their schema."""
+class _FirstRun:
+    """The first batches of a shard, up to one with a good row."""
 
     def __init__(self, recipe: Recipe, shard: Shard, predicting: Predicting) -> None:
-        self._recipe, self._rows, self._predicting = recipe, recipe.rows(shard, recipe.read), predicting
+        self._recipe, self._shard, self._predicting = recipe, shard, predicting
+        self._rows = recipe.rows(shard, recipe.read)
+        self._batches: list[tuple[int, Sifted]] = []
+        self._bad = 0
 
-    def schema(self) -> pa.Schema | None:
+    def probe(self, *, last: bool) -> Probe:
+        schema = self._schema()
+        seen, kept = schema is not None, self._keep()
+        if schema is None and last:
+            schema = self._schema_of_empty()
+        told = None if schema is None else bytes(schema.serialize())
+        return Probe(told, seen, kept, Stages(read=self._rows.seconds, predict=self._predicting.seconds))
+
+    def _schema(self) -> pa.Schema | None:
         start = 0
         for batch in self._rows.batches():
-            budget, where = self._recipe.budget, self._rows.where_from(start)
-            allowed = None if budget is None else allowance(budget, 0, batch.num_rows, where)
-            sifted = sift(batch, self._predicting, allowed, where)
+            sifted = self._sift(batch, start)
+            self._batches.append((batch.num_rows, sifted))
             if sifted.batch.num_rows:
-                return _fixed(sifted.predictions.schema)
+                return self._recipe.predictions or _fixed(sifted.predictions.schema)
             start += batch.num_rows
         return None
 
-    def schema_of_empty(self) -> pa.Schema:
+    def _sift(self, batch: pa.Table, start: int) -> Sifted:
+        budget, where = self._recipe.budget, self._rows.where_from(start)
+        allowed = None if budget is None else allowance(budget, self._bad, start + batch.num_rows, where)
+        sifted = sift(batch, self._predicting, allowed, where)
+        self._bad += len(sifted.bad)
+        return sifted
+
+    def _keep(self) -> bool:
+        """Keep what was predicted; where it cannot be written it is predicted again, and whether parts can be will show."""
+        if not self._batches:
+            return False
+        try:
+            first_batch.keep(self._recipe.sink.store, self._recipe.run, self._shard.id, self._batches)
+        except Exception:
+            return False
+        return True
+
+    def _schema_of_empty(self) -> pa.Schema:
         """What an empty batch gives; not every predictor takes one, and then empty parts have no predictions' columns."""
         import pyarrow as pa
 

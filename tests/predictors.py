@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,29 @@ def counting(folder: str) -> Predictor:
     def predict(batch: pd.DataFrame) -> pd.DataFrame:
         Path(folder, f"call-{os.getpid()}-{time.monotonic_ns()}").touch()
         return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def noting(folder: str, bad: Sequence[int] = (), kind: str = "frame", trouble_at: int = -1) -> Predictor:
+    """Doubles, raises for a batch that holds a bad row, and leaves a file for each call that names its rows.
+
+    At the row `trouble_at` a connection is lost, once.
+    """
+
+    def predict(batch: pd.DataFrame) -> Any:
+        rows = [int(x) for x in batch["x"]]
+        if rows:
+            Path(folder, f"call-{'-'.join(map(str, rows))}.{os.getpid()}.{time.monotonic_ns()}").touch()
+        flag = Path(folder).parent / "trouble"
+        if trouble_at in rows and not flag.exists():
+            flag.touch()
+            raise ConnectionError("planned")
+        if wrong := sorted(set(bad) & set(rows)):
+            raise ArithmeticError(f"cannot predict {wrong[0]}")
+        return (
+            [2 * x if x > 3 else x * 2.5 for x in rows] if kind == "list" else pd.DataFrame({"twice": batch["x"] * 2})
+        )
 
     return predict
 

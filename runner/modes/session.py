@@ -212,7 +212,8 @@ def capacity(setup: Setup) -> Fit:
         Interrupted: SIGTERM came while Ray started.
     """
     try:
-        connect(setup.ray, setup.say)
+        with setup.during("starting Ray"):
+            connect(setup.ray, setup.say)
     except SystemExit as left:  # by the handler that Ray puts in place first of all
         raise Interrupted(signal.SIGTERM) from left
     setup.signals.asked()  # ray.init has put a handler of its own in place

@@ -31,7 +31,7 @@ class Report:
         bytes_in: Stored size of the shards committed by this run.
         bytes_out: Size of their parts.
         seconds: Wall time of the whole run.
-        predicting_seconds: Wall time from the first call to the last answer.
+        predicting_seconds: Wall time from the first call to the last answer, plus what the first batch took.
         stages: Worker seconds per stage, summed over workers.
         wait: Worker seconds in which a worker had nothing to do.
         workers: Worker processes that committed something.
