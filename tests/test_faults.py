@@ -38,7 +38,7 @@ def planned(tmp_path: Path, plan: Plan, /, **more: Any) -> dict[str, Any]:
         "model": "custom",
         "model._target_": "faults.faulty",
         "model.folder": str(tmp_path / "count"),
-        "predict.output_schema": {"twice": "int64"},  # no probe: every call is a shard's
+        "predict.output_schema": {"twice": "int64"},
         "sink.path": str(tmp_path / "out"),
         "batch_size": ROWS,
         "shard_bytes": None,

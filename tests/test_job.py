@@ -165,7 +165,7 @@ def test_batches_are_counted_from_the_shards_start(executor: Runs, tmp_path: Pat
     executor(job(tmp_path, "counting", **{"model.folder": str(tmp_path / "count"), "shard_bytes": "1GiB"}))
     calls = len(list((tmp_path / "count").glob("call-*")))
     assert len(parts(tmp_path)) == 1
-    assert calls == 8 + 1, "75 rows in batches of 10, and the probe"
+    assert calls == 8, "75 rows in batches of 10"
 
 
 def test_a_worker_loads_for_itself_when_told_to(executor: Runs, tmp_path: Path) -> None:
