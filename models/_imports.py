@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner import targets
+from runner import allowed, targets
 
 
 def locate(key: str, path: str) -> Callable[..., Any]:
@@ -23,6 +23,18 @@ def locate(key: str, path: str) -> Callable[..., Any]:
         return targets.locate(path)
     except targets.Refused as refused:
         raise ValueError(f"{key}={path}: {refused}") from refused
+
+
+def refuse_pickle(key: str, path: str) -> None:
+    """Refuse a file that is a program, where a list says what may be called and does not name pickles.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if allowed.refuses(allowed.PICKLE):
+        raise ValueError(
+            f"{key}={path}: a file that executes code when it is read {allowed.told()}; add {allowed.PICKLE} to allow it"
+        )
 
 
 def check_arguments(key: str, path: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models._files import Artifact, begins, fetch, readable, unreadable
+from models._imports import refuse_pickle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +107,8 @@ def _read_safetensors(path: str, artifact: Artifact) -> dict[str, torch.Tensor]:
 def _unpickled(path: str, artifact: Artifact, trust: bool) -> Any:
     import torch
 
+    if trust:
+        refuse_pickle("model.path", path)
     try:
         return torch.load(readable(artifact), map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as refused:

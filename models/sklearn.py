@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from models._columns import frame, named
 from models._files import Artifact, fetch, readable, unreadable
+from models._imports import refuse_pickle
 from runner.types import Predictor
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _read(path: str, trusted: list[str] | None, artifact: Artifact) -> Any:
         )
     import joblib
 
+    refuse_pickle("model.path", path)
     try:
         return joblib.load(readable(artifact))
     except Exception as error:  # a damaged pickle may raise anything
@@ -126,6 +128,8 @@ def _read(path: str, trusted: list[str] | None, artifact: Artifact) -> Any:
 def _read_skops(path: str, trusted: list[str], artifact: Artifact) -> Any:
     import skops.io
 
+    if trusted:
+        refuse_pickle("model.path", path)
     data = artifact if isinstance(artifact, bytes) else artifact.read_bytes()
     try:
         found = skops.io.get_untrusted_types(data=data)

@@ -6,6 +6,7 @@ over the same.
 
 from __future__ import annotations
 
+from runner import allowed as allowed  # the list is read before anything else
 from runner.api import plan, run
 from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
 from runner.report import Report

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from runner import allowed
 from runner.composition import composer, explain, register, task_overrides
 from runner.config import Checked, Known, check
 from runner.errors import ConfigError, Interrupted, RunnerError, worst
@@ -38,6 +39,8 @@ def execute(argv: list[str]) -> int:
     """
     try:
         arguments = _parser().parse_intermixed_args(argv)
+        if arguments.experimental_rerun is not None and allowed.refuses(allowed.PICKLE):
+            raise ConfigError(f"--experimental-rerun: reads a pickle, which {allowed.told()}")
         if arguments.config_path:
             raise ConfigError(
                 f"--config-path={arguments.config_path}: would hide the built-in groups; use --config-dir"

@@ -6,13 +6,18 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import hydra.version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.importlib_resources_config_source import (
+    ImportlibResourcesConfigSource as PackageSource,
+)
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
@@ -26,6 +31,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from runner import allowed
 from runner.check import nearest
 from runner.errors import ConfigError
 from runner.help import CONF
@@ -39,6 +45,36 @@ def register() -> None:
     """Let the open nodes take keys of their own without a `+`; our own check knows which are right."""
     node = {name: DictConfig({}, flags={"struct": False}) for name in OPEN}
     ConfigStore.instance().store(name="_open", node=node)
+    SourcesRegistry.instance().types["pkg"] = ImportlibResourcesConfigSource
+
+
+class ImportlibResourcesConfigSource(PackageSource):
+    """Hydra's `pkg://package`, which imports the package: a closed list must name it. Hydra knows a source by the class's name."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        """Refuse what the list does not name.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        package = path.removeprefix("pkg://").replace("/", ".")
+        if allowed.closed() and not allowed.within(package, (*allowed.named(), "hydra.conf")):
+            raise ConfigError(f"hydra.searchpath: {path} {allowed.told()}")
+        super().__init__(provider, path)
+
+
+def _refuse_plugins() -> None:
+    """Hydra imports every plugin that it finds; those of the working directory are nobody's who made the list.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    spec = PathFinder.find_spec("hydra_plugins") if allowed.closed() else None
+    here = [
+        folder for folder in (spec and spec.submodule_search_locations) or () if Path(folder).is_relative_to(Path.cwd())
+    ]
+    if here and not allowed.within("hydra_plugins", allowed.named()):
+        raise ConfigError(f"{here[0]}: Hydra would import it, which {allowed.told()}")
 
 
 def register_preset(content: Any) -> str:
@@ -230,6 +266,7 @@ def composer(folders: Sequence[Path], name: str = "config") -> Iterator[Composer
     instance.clear()
     outer_config, HydraConfig.instance().cfg = HydraConfig.instance().cfg, None
     try:
+        _refuse_plugins()
         register()
         yield Composer(Hydra.create_main_hydra2("runner", _search_path(folders)), name)
     finally:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from runner import crosscheck
+from runner import allowed, crosscheck
 from runner.check import BROKEN, bind, is_missing, nearest, required
 from runner.composition import task_overrides
 from runner.errors import ConfigError
@@ -223,7 +223,13 @@ class _Parts:
             name: value if name == "storage_options" else redacted(value, f"model.{name}")
             for name, value in arguments.items()
         }
-        return Loader(functools.partial(call, **arguments), str(node["_target_"]), recorded, code_of(call))
+        listed = functools.partial(allowed.under, allowed.entries, call, **arguments)
+        return Loader(
+            listed if allowed.closed() else functools.partial(call, **arguments),
+            str(node["_target_"]),
+            recorded,
+            code_of(call),
+        )
 
     def _mapping(self, key: str) -> dict[str, Any]:
         node = self.values.get(key)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from runner import allowed
 from runner.check import BROKEN, is_missing, nearest
 from runner.locations import unusable
 from runner.secrets import HIDDEN, holds_password, shown
@@ -41,6 +42,7 @@ def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> lis
     problems += _storages(values)
     problems += _passwords(values)
     problems += _packages(values)
+    problems += _not_allowed(values)
     _bad_rows(_at(values, "errors", "max_bad_rows"), problems)
     problems += _sink_in_source(values)
     notes, wrong = _num_actors(values, sweep=sweep)
@@ -153,6 +155,28 @@ def _packages(values: Mapping[str, Any]) -> list[str]:
     if extra == "torch" and path is None and _at(values, "model", "module") is None:
         found.append("model=torch: model.path, model.module or both are required")
     return found
+
+
+def _not_allowed(values: Mapping[str, Any]) -> list[str]:
+    """What is code, or brings code, and is no target: refused by a closed list that does not name it."""
+    asked = [
+        (allowed.RUNTIME_ENV, "ray.runtime_env", bool(_at(values, "ray", "runtime_env"))),
+        (allowed.ADDRESS, "ray.address", _at(values, "ray", "address") not in (None, "local", "auto")),
+        (allowed.PICKLE, "model.path", _is_pickle(values)),
+    ]
+    return [
+        f"{key}: {what}{allowed.told()}; add {switch} to the list to allow it"
+        for switch, key, there in asked
+        if there and allowed.refuses(switch)
+        for what in ["a file that executes code when it is read " if switch == allowed.PICKLE else ""]
+    ]
+
+
+def _is_pickle(values: Mapping[str, Any]) -> bool:
+    target, path = _at(values, "model", "_target_"), _at(values, "model", "path")
+    if target == "models.sklearn.load":
+        return isinstance(path, str) and (not path.endswith(".skops") or bool(_at(values, "model", "trusted")))
+    return target == "models.torch.load" and bool(_at(values, "model", "trust_pickle"))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from runner.errors import ConfigError
 from runner.overrides import Examined, examine
 from runner.parallel import mapped
 from runner.secrets import shown_override
+from runner.targets import refused_by_hydra
 
 VARIABLE = re.compile(r"\+{0,2}(?P<key>vars\.(?P<name>\w+)[\w.]*)=")
 
@@ -111,7 +112,14 @@ def _check_sweep(jobs: Sequence[Composed], examined: Examined) -> None:
 
 
 def _check_one(job: Composed, examined: Examined, checked: list[Checked]) -> None:
+    _refuse_hydras(job)
     checked.append(check(use(job), job.run_dir, Known(broken=examined.broken, sweep=True)))
+
+
+def _refuse_hydras(job: Composed) -> None:
+    """A sweep may set what Hydra calls, for one of its jobs only."""
+    if refused := refused_by_hydra(OmegaConf.to_container(job.cfg.hydra, resolve=False)):
+        raise ConfigError(refused)
 
 
 def _look(checked: Checked) -> list[str]:

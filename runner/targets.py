@@ -8,24 +8,26 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from runner import allowed
 from runner.check import nearest
 
-ALLOWED = "RUNNER_ALLOWED_TARGETS"
-OURS = ("runner.sources", "runner.sinks", "runner.modes", "models")
 HYDRAS = (
     "hydra._internal.core_plugins",
     "logging.StreamHandler",
     "logging.FileHandler",
     "logging.Formatter",
     "logging.NullHandler",
+    "sys.stdout",
+    "sys.stderr",
 )
+MAYBE_A_NODE = re.compile(r"\s*\$\{(?!\s*(hydra[.:]|now:|oc\.env:))")
 
 
 class Refused(ValueError):
@@ -124,25 +126,14 @@ def _first_line(error: BaseException) -> str:
 # ---------------------------------------------------------------- what is allowed
 
 
-def closed() -> bool:
-    """Whether the environment closes the list of what a config may call."""
-    return bool(_prefixes())
-
-
-def _prefixes() -> tuple[str, ...]:
-    return tuple(prefix.strip().rstrip(".") for prefix in os.environ.get(ALLOWED, "").split(",") if prefix.strip(" ."))
-
-
 def _allow(path: str, target: str) -> None:
-    """Refuse what lies outside the list: `ops` admits `ops.x.load`, not `opsevil.load`."""
-    allowed = _prefixes()
-    if allowed and not _within(path, (*allowed, *OURS)):
+    """Refuse what lies outside the list, and what has a built-in's name and comes from elsewhere."""
+    if not allowed.admits(path):
         really = "" if path == target else f"is really {path}, which "
-        raise Refused(f"{really}is not allowed here; {ALLOWED}={','.join(allowed)}")
-
-
-def _within(path: str, prefixes: tuple[str, ...]) -> bool:
-    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
+        foreign = (
+            "" if not allowed.within(path, allowed.OURS) else "is not the built-in one, or hides one by its name: it "
+        )
+        raise Refused(f"{really}{foreign}{allowed.told()}")
 
 
 def _identity(found: Any, target: str) -> str:
@@ -152,24 +143,36 @@ def _identity(found: Any, target: str) -> str:
 
 
 def refused_by_hydra(hydra_config: Any) -> list[str]:
-    """What Hydra itself would call (callbacks, sweeper, launcher, logging) outside a closed list."""
-    allowed = (*_prefixes(), *HYDRAS)
-    return [
-        f"{key}={path}: is not allowed here; {ALLOWED}={','.join(_prefixes())}"
+    """What Hydra itself would call (callbacks, sweeper, launcher, logging), set or read outside a closed list."""
+    if not allowed.closed():
+        return []
+    found = [
+        f"{key}={path}: {allowed.told()}"
         for key, path in _calls(hydra_config, "hydra")
-        if closed() and not _within(path, allowed)
+        if not allowed.within(path, (*allowed.named(), *HYDRAS))
     ]
+    job = hydra_config.get("job") or {}
+    if allowed.refuses(allowed.ENV_SET) and job.get("env_set"):
+        found.append(f"hydra.job.env_set: setting {', '.join(job['env_set'])} {allowed.told()}")
+    return found
 
 
 def _calls(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """What is imported: targets and, in the settings of logging, classes and values that begin with `ext://`.
+
+    A reference to what lies elsewhere may bring any of these, so it counts as one.
+    """
     if isinstance(node, Mapping):
         for name, value in node.items():
-            if name in ("_target_", "()", "class") and isinstance(value, str):
+            if name in ("_target_", "()", "class", "queue", "listener") and isinstance(value, str):
                 yield f"{key}.{name}", value
-            yield from _calls(value, f"{key}.{name}")
+            else:
+                yield from _calls(value, f"{key}.{name}")
     elif isinstance(node, list):
         for i, value in enumerate(node):
             yield from _calls(value, f"{key}[{i}]")
+    elif isinstance(node, str) and ("ext://" in node or MAYBE_A_NODE.match(node)):
+        yield key, node.removeprefix("ext://")
 
 
 # ---------------------------------------------------------------- what it is made of
