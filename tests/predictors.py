@@ -111,10 +111,12 @@ def failing_on(value: int, unless: str = "") -> Predictor:
     return predict
 
 
-def slow(seconds: float) -> Predictor:
-    """Doubles, and takes its time."""
+def slow(seconds: float, flag: str | None = None) -> Predictor:
+    """Doubles, takes its time, and says when it has begun."""
 
     def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        if flag is not None:
+            Path(flag).touch()
         time.sleep(seconds)
         return pd.DataFrame({"twice": batch["x"] * 2})
 

@@ -33,6 +33,7 @@ def writer(predictions: str) -> Program:
     return Program("The writer", lambda *given: ["-c", WRITES % predictions, given[1]])
 
 
+@pytest.mark.slow
 def test_smallest_benchmark_counts_and_compares() -> None:
     smallest = ["--workload", "taxi", "--files", "1", "--repeat", "1", "--programs", "ours-inline,limit"]
     command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *smallest]

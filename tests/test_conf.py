@@ -125,6 +125,7 @@ def _inline(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "num_actors": "auto"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["classic_actors", "classic_gpu"])
 @pytest.mark.usefixtures("ray_session")
 def test_presets_of_actors_run_on_actors(preset: str, rides: Path) -> None:

@@ -32,6 +32,7 @@ def remote(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "told"), [("exit", "left with exit code 13"), ("segfault", "died of signal SIGSEGV")])
 def test_a_deadly_row_is_quarantined_and_the_others_are_kept(remote: str, tmp_path: Path, how: str, told: str) -> None:
     write_input(tmp_path / "in")
@@ -43,6 +44,7 @@ def test_a_deadly_row_is_quarantined_and_the_others_are_kept(remote: str, tmp_pa
     assert report.lost_workers == 2, "two workers, then a child"
 
 
+@pytest.mark.slow
 def test_a_deadly_row_in_the_very_first_batch(remote: str, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     run(deadly(tmp_path, mode=remote, errors="quarantine", **{"model.value": 3, "errors.max_bad_rows": 1}))
@@ -68,6 +70,7 @@ def test_a_row_is_only_to_blame_if_its_process_dies_again(deaths: int, blamed: l
     assert sifted.batch.num_rows == rows - len(blamed)
 
 
+@pytest.mark.slow
 def test_strict_names_the_deadly_row(remote: str, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     with pytest.raises(

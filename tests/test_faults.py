@@ -98,6 +98,7 @@ def test_a_lost_worker_costs_its_own_shard_a_call(remote: str, tmp_path: Path) -
     assert (report.lost_workers, report.retries, report.committed) == (1, 0, FILES)
 
 
+@pytest.mark.slow
 def test_workers_lost_all_at_once_are_all_replaced(remote: str, tmp_path: Path) -> None:
     plan = {0: ["exit"], 1: ["segfault"], 2: ["exit", "transient"], 3: ["exit", "exit"]}
     report = run(planned(tmp_path, plan, mode=remote))
@@ -139,6 +140,7 @@ def test_beyond_its_budget_of_workers_a_job_is_incomplete_and_continues(remote: 
     _fails_then_continues(run, config, tmp_path, Incomplete, told, 2)
 
 
+@pytest.mark.slow
 def test_a_shard_that_stays_stuck_is_given_up(tmp_path: Path) -> None:
     config = planned(
         tmp_path, {1: ["stuck"]}, mode="processes", **{"errors.shard_timeout": 5, "errors.max_lost_workers": 0}
@@ -292,12 +294,14 @@ def schedules(outcome: st.SearchStrategy[str]) -> st.SearchStrategy[dict[int, li
     return plans.filter(lambda plan: sum(outcomes.count("memory") for outcomes in plan.values()) <= 3)
 
 
+@pytest.mark.slow
 @settings(QUIET, max_examples=12)
 @given(plan=schedules(MILD))
 def test_any_schedule_inline(tmp_path: Path, plan: dict[int, list[str]]) -> None:
     _holds(tmp_path, plan, "inline")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @settings(QUIET, max_examples=3)
 @given(plan=schedules(ROUGH))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -127,11 +128,7 @@ def test_a_signal_while_the_model_loads_is_an_interruption(tmp_path: Path, mode:
         f"predict.load_on={place}",
     ]
     running = start(tmp_path, mode, *model, "errors.grace_period=1")
-    deadline = time.monotonic() + 60
-    while not flag.exists():
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _wait_for(running, flag.exists)
     if mode == "tasks" and place == "driver":
         _wait_for_ray(running)  # while it starts, SIGTERM is its own
     processes = family(running)
@@ -143,11 +140,16 @@ def test_a_signal_while_the_model_loads_is_an_interruption(tmp_path: Path, mode:
     assert all_gone(processes)
 
 
+def _wait_for(running: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert running.poll() is None, "the job ended early"
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.05)
+
+
 def _wait_for_ray(running: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not any("ray::IDLE" in " ".join(each.cmdline()) for each in family(running)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _wait_for(running, lambda: any("ray::IDLE" in " ".join(each.cmdline()) for each in family(running)))
     time.sleep(2)
 
 
@@ -169,8 +171,8 @@ def test_a_signal_to_the_whole_group_drains_too(tmp_path: Path, number: signal.S
 
 def test_a_signal_in_line_ends_at_a_batch_once_the_grace_is_over(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=1, rows=1000)
-    running = start(tmp_path, "inline", "errors.grace_period=1", "predict.output_schema={twice: int64}")
-    time.sleep(3)
+    running = start(tmp_path, "inline", "errors.grace_period=1", f"model.flag={tmp_path / 'begun'}")
+    _wait_for(running, (tmp_path / "begun").exists)
     running.send_signal(signal.SIGTERM)
     out, errors = running.communicate(timeout=60)
     assert running.returncode == 143, errors
@@ -181,11 +183,7 @@ def test_a_signal_in_line_ends_at_a_batch_once_the_grace_is_over(tmp_path: Path)
 def test_a_second_signal_stops_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=12)
     running = start(tmp_path, "tasks", "model.seconds=5", "predict.output_schema={twice: int64}")
-    deadline = time.monotonic() + 90
-    while not (tmp_path / "out/_runner/plan-000000.parquet").exists():
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _wait_for(running, (tmp_path / "out/_runner/plan-000000.parquet").exists)
     time.sleep(1)
     processes = family(running)
     running.send_signal(signal.SIGINT)

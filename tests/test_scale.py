@@ -26,6 +26,7 @@ def test_the_dispatcher_is_measured_with_failures() -> None:
     assert all(int(row[2]) > 0 for row in rows), "nothing was tried again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shards", "files"])
 def test_a_job_is_measured_from_its_plan_to_its_resume(kind: str) -> None:
     rows = table("scale.py", kind, "--count", "4", "--mode", "inline")

@@ -166,6 +166,7 @@ def test_a_fifth_of_errors_changes_nothing(place: Place, status: int, client: di
     assert place.complete()
 
 
+@pytest.mark.slow
 def test_a_fifth_of_errors_in_tasks(place: Place, ray_session: None) -> None:  # noqa: ARG001
     place.proxy.plan(Fault("error", fraction=0.2), seed=2)
     assert run(place.job(mode="tasks")).status == "complete"

@@ -171,6 +171,7 @@ def test_memory_that_cannot_be_mapped_is_copied() -> None:
     assert sent.sum() == parcel.written() == 0
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize(("kind", "first"), [("numpy", 1), ("torch", 2)])
 def test_a_model_that_writes_to_itself_is_alone_with_it(executor: Runs, tmp_path: Path, kind: str, first: int) -> None:
@@ -182,6 +183,7 @@ def test_a_model_that_writes_to_itself_is_alone_with_it(executor: Runs, tmp_path
     assert len(told) == (report.vitals.model_bytes > 0), summary(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_module_in_training_predicts_the_same_in_every_mode(tmp_path: Path) -> None:
     pytest.importorskip("torch")
@@ -193,6 +195,7 @@ def test_a_module_in_training_predicts_the_same_in_every_mode(tmp_path: Path) ->
     assert all(each == found[0] for each in found)
 
 
+@pytest.mark.slow
 @LINUX
 def test_workers_hold_no_copy_of_the_weights(executor: Runs, mode: str, tmp_path: Path) -> None:
     if mode == "inline":
@@ -284,6 +287,7 @@ def test_no_room_in_rays_store_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 # ---------------------------------------------------------------- what is told of it
 
 
+@pytest.mark.slow
 @LINUX
 def test_the_report_tells_what_the_model_costs(executor: Runs, mode: str, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
