@@ -21,6 +21,7 @@ from runner.errors import ConfigError
 from runner.fingerprint import ARTIFACT, FIELDS, NOT_ROWS, made_of, source_settings
 from runner.help import CONF
 from runner.overrides import unknown
+from runner.quarantine import tolerant
 from runner.resolve import is_broken, resolved
 from runner.secrets import holds_password, learn, literals, redacted, secret_values, shown
 from runner.spec import Job
@@ -166,7 +167,8 @@ def _assemble(parts: _Parts, top: Top | None, run_dir: Path, model: Predictor | 
     loader = parts.loader() if model is None else _ready(model)
     if parts.problems or top is None or loader is None:
         return None
-    job = Job(source, loader, mode, sink, predict, resources, errors, ray, top.batch_size, top.shard_bytes)
+    tolerates = tolerant(source) if errors.on_bad_rows == "quarantine" else source
+    job = Job(tolerates, loader, mode, sink, predict, resources, errors, ray, top.batch_size, top.shard_bytes)
     return replace(job, source_made=parts.source_made)
 
 
@@ -281,7 +283,7 @@ class _Parts:
         if self._source is None or not path or holds_password(path):  # the demo's would be made up first
             return []
         try:
-            self._source.inspect(self._source.files()[:1], crosscheck.needed(self.values))
+            tolerant(self._source).inspect(self._source.files()[:1], crosscheck.needed(self.values))
         except ConfigError as error:
             return [f"source.path={each}" if _begins(each, path) else each for each in error.problems]
         except Exception:  # the config's own problems are the ones to tell now

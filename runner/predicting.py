@@ -15,10 +15,10 @@ from runner.errors import ConfigError
 from runner.isolate import Good, Guilty, bisect
 from runner.labels import aligned
 from runner.planning import is_skipped
-from runner.quarantine import BadRow, Budget
+from runner.quarantine import BadRow, Budget, unreadable
 from runner.secrets import hide
 from runner.transience import is_transient
-from runner.types import FailureKind, Fragment, Input, Predictor, Reader
+from runner.types import FailureKind, Fragment, Input, Predictor, Reader, Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,17 +54,21 @@ class Rows:
 
     Attributes:
         seconds: Spent waiting for what is read.
+        unreadable: The rows that could not be parsed, so far.
     """
 
     def __init__(
         self,
         reader: Reader,
-        read: Callable[[Fragment], Iterator[pa.Table]],
+        read: Callable[[Fragment], Iterator[pa.Table | Unreadable]],
         fragments: Sequence[Fragment],
         batch_size: int,
+        budget: Budget | None = None,
     ) -> None:
-        """Take who knows the rows' places, what gives the tables of a fragment, and how many rows make a batch."""
+        """Take who knows the rows' places, what gives the tables of a fragment, how many rows make a batch, and how many may be bad."""
         self.seconds = 0.0
+        self.unreadable: list[BadRow] = []
+        self._budget = budget
         self._reader, self._read, self._fragments, self._batch_size = reader, read, fragments, batch_size
         self._counts: list[int] = []
 
@@ -72,7 +76,7 @@ class Rows:
         """Yield batches, counted from the shard's start.
 
         Raises:
-            Trouble: A fragment cannot be read.
+            Trouble: A fragment cannot be read, or too many of its rows cannot be parsed.
         """
         batches = rebatch(self._tables(), self._batch_size)
         while True:
@@ -88,10 +92,22 @@ class Rows:
             self._counts.append(0)
             try:
                 for table in self._read(fragment):
+                    if isinstance(table, Unreadable):
+                        self._put_aside(unreadable(fragment, table))
+                        continue
                     self._counts[-1] += table.num_rows
                     yield table
+            except Trouble:
+                raise
             except Exception as error:
                 _raise_unreadable(fragment, error)
+
+    def _put_aside(self, row: BadRow) -> None:
+        self.unreadable.append(row)
+        bad, seen = len(self.unreadable), sum(self._counts) + len(self.unreadable)
+        if self._budget is None or self._budget.passed(bad, seen):
+            first = "; ".join(each.told() for each in self.unreadable[:NAMED])
+            raise Trouble("data", first if self._budget is None else f"{self._budget.told(bad, seen)}: {first}")
 
     def place(self, row: int) -> tuple[Fragment, int]:
         """The fragment that a row of the shard came from, and its number within the file."""

@@ -68,7 +68,7 @@ def fixed_schema(probed: pa.Schema) -> pa.Schema:
             f"the predictions {', '.join(map(repr, nulls))} are all null in the first batch, or empty lists, so their type is not "
             f"known; declare it: predict.output_schema={{{nulls[0]}: double, ...}} (all columns)"
         )
-    return pa.schema([pa.field(column.name, _normalised(column.type)) for column in probed])
+    return pa.schema([pa.field(column.name, plain_type(column.type)) for column in probed])
 
 
 def _is_unknown(kind: pa.DataType) -> bool:
@@ -80,19 +80,20 @@ def _is_unknown(kind: pa.DataType) -> bool:
     return bool(pa.types.is_null(kind) or (pa.types.is_dictionary(kind) and _is_unknown(kind.value_type)))
 
 
-def _normalised(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, however they are encoded."""
     import pyarrow as pa
 
     if isinstance(kind, pa.BaseExtensionType):
-        return _normalised(kind.storage_type)
+        return plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return _normalised(kind.value_type)
+        return plain_type(kind.value_type)
     if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_normalised(kind.value_type), kind.list_size)
+        return pa.list_(plain_type(kind.value_type), kind.list_size)
     if _is_list(kind):
-        return pa.list_(_normalised(kind.value_type))
+        return pa.list_(plain_type(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(each.name, _normalised(each.type)) for each in kind])
+        return pa.struct([pa.field(each.name, plain_type(each.type)) for each in kind])
     plain = {pa.large_string(): pa.string(), pa.string_view(): pa.string()}
     return {**plain, pa.large_binary(): pa.binary(), pa.binary_view(): pa.binary()}.get(kind, kind)
 

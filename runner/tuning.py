@@ -13,7 +13,7 @@ from runner.process import limit_threads
 from runner.report import counted
 from runner.spec import Job
 from runner.survey import Survey
-from runner.types import Shard
+from runner.types import Shard, Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +70,8 @@ def _sample(job: Job, survey: Survey, shards: Sequence[Shard]) -> pa.Table:
     reader = job.source.reader(survey.columns)
     taken, rows, size = list[pa.Table](), 0, 0
     for table in (table for shard in shards for each in shard.fragments for table in reader.read(each, columns)):
+        if isinstance(table, Unreadable):
+            continue
         taken.append(table.slice(0, SAMPLE_ROWS - rows))
         rows, size = rows + taken[-1].num_rows, size + taken[-1].nbytes
         if rows >= SAMPLE_ROWS or size >= SAMPLE_BYTES:

@@ -112,11 +112,35 @@ class Shard:
         return None if None in counts else sum(count for count in counts if count is not None)
 
 
+RAW = "_raw"  # the column of a quarantine file that holds a row as it stands in a text file
+
+
+class Unreadable(NamedTuple):
+    """A row that cannot even be parsed, in its place among the tables that a tolerant reader yields.
+
+    Attributes:
+        number: Its number within the file, from 0; such rows are counted too.
+        text: As it stands in the file.
+        reason: Why, with its line, and its column where that is known.
+    """
+
+    number: int
+    text: str
+    reason: str
+
+    @property
+    def num_rows(self) -> int:
+        """As of a table."""
+        return 1
+
+
 class Reader(Protocol):
     """Reads fragments in a worker, several at once in threads. Small and picklable: it travels with every call."""
 
-    def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table | Unreadable]:
         """Yield the fragment's rows that pass the filters, in file order, never all in memory.
+
+        Only the reader of a source that was asked to be tolerant may yield an `Unreadable`.
 
         Args:
             fragment: What to read.
@@ -137,6 +161,9 @@ class Source(Protocol):
     hold, as plain data, each a field `source.<name>` of the fingerprint. Leave out where the input lies, credentials, and
     what is at its default. For a source without it, all arguments it was made with count in this way. The code of a source
     that is not built in counts as `source.code`, unless `settings` gives a `code` of its own, such as a version.
+
+    A source whose rows may be unreadable one by one can also have a method `tolerant`, which returns the same source, except
+    that `inspect` does not refuse a file for such rows and that its reader yields an `Unreadable` for each.
     """
 
     @property

@@ -62,7 +62,7 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
             verdict.problems += _row_problems(job, shard, entry, skipped)
     _hold_against_source(job, ledger, verdict)
     if deep and ledger.recorded.source_schema is not None:
-        reader = job.source.reader(ledger.recorded.source_schema)
+        reader = quarantine.tolerant(job.source).reader(ledger.recorded.source_schema)
         verdict.problems += _deep_problems(reader, ledger.shards, manifest, skipped)
     return verdict
 

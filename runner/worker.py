@@ -58,6 +58,7 @@ from runner.types import (
     Shard,
     Sink,
     Stages,
+    Unreadable,
     Vitals,
 )
 
@@ -110,13 +111,13 @@ class Recipe:
         """What is read of a shard."""
         return without(shard.fragments, self.skip)
 
-    def read(self, fragment: Fragment) -> Iterator[pa.Table]:
+    def read(self, fragment: Fragment) -> Iterator[pa.Table | Unreadable]:
         """The fragment's tables."""
         return self.reader.read(fragment, self.reads)
 
-    def rows(self, shard: Shard, read: Callable[[Fragment], Iterator[pa.Table]]) -> Rows:
+    def rows(self, shard: Shard, read: Callable[[Fragment], Iterator[pa.Table | Unreadable]]) -> Rows:
         """The shard's batches, of the tables that `read` gives for its fragments."""
-        return Rows(self.reader, read, self.fragments(shard), self.batch_size)
+        return Rows(self.reader, read, self.fragments(shard), self.batch_size, self.budget)
 
     def predicting(self, predictor: Predictor, pieces: int = 1) -> Predicting:
         """The predictor, held to the output schema once that is fixed, and given each batch in so many pieces."""
@@ -240,7 +241,11 @@ class _ShardRun:
     """One try at one shard."""
 
     def __init__(
-        self, recipe: Recipe, shard: Shard, predicting: Predicting, read: Callable[[Fragment], Iterator[pa.Table]]
+        self,
+        recipe: Recipe,
+        shard: Shard,
+        predicting: Predicting,
+        read: Callable[[Fragment], Iterator[pa.Table | Unreadable]],
     ) -> None:
         self._recipe, self._shard, self._schema = recipe, shard, recipe.part_schema
         self._rows, self._predicting = recipe.rows(shard, read), predicting
@@ -283,13 +288,20 @@ class _ShardRun:
             if sifted.batch.num_rows:
                 columns = [*sifted.batch.select(self._recipe.keep).columns, *sifted.predictions.columns]
                 yield pa.table(columns, schema=self._schema)
-        if self._bad:
-            quarantine.publish(self._recipe.sink.store, self._shard, self._recipe.reader, self._bad)
+        if bad := self._all_bad():
+            quarantine.publish(self._recipe.sink.store, self._shard, self._recipe.reader, bad)
+
+    def _all_bad(self) -> list[BadRow]:
+        """What cannot be parsed and what cannot be predicted, in the order of the input."""
+        places = {fragment: i for i, fragment in enumerate(self._shard.fragments)}
+        return sorted([*self._rows.unreadable, *self._bad], key=lambda row: (places[row.fragment], row.number))
 
     def _sift(self, batch: pa.Table) -> Sifted:
         start, self._count = self._count, self._count + batch.num_rows
         budget, where = self._recipe.budget, self._rows.where_from(start)
-        allowed = None if budget is None else allowance(budget, len(self._bad), self._count, where)
+        unreadable = len(self._rows.unreadable)
+        before, seen = len(self._bad) + unreadable, self._count + unreadable
+        allowed = None if budget is None else allowance(budget, before, seen, where)
         sifted = self._taken(batch, allowed) or sift(batch, self._predicting, allowed, where)
         self._bad += bad_rows(self._rows, start, sifted.bad)
         return sifted
@@ -302,16 +314,18 @@ class _ShardRun:
 
     def _receipt(self, written: Written, seconds: float) -> Receipt:
         read, predict = self._rows.seconds, self._predicted
+        bad = self._all_bad()
+        rows = self._count + len(self._rows.unreadable)
         return Receipt(
             shard=self._shard.id,
-            rows_in=self._count,
-            rows_out=self._count - len(self._bad),
-            rows_quarantined=len(self._bad),
+            rows_in=rows,
+            rows_out=rows - len(bad),
+            rows_quarantined=len(bad),
             bytes_out=written.bytes,
             checksum=written.checksum,
             stages=Stages(read, predict, max(0.0, seconds - read - predict)),
             worker=where_i_am(),
-            complaints=tuple(row.told() for row in self._bad[:COMPLAINTS]),
+            complaints=tuple(row.told() for row in bad[:COMPLAINTS]),
             vitals=Vitals(halved=self._predicting.most.asked()),
         )
 

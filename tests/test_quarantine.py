@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_job import digests, job, manifest, predicted, write_input
 
 from runner import JobFailed, SinkRefused, run
+from runner.__main__ import main
 from runner.isolate import Good, Guilty, bisect
 from runner.quarantine import Budget
 
@@ -205,3 +206,168 @@ def test_a_fraction_waits_for_ten_thousand_rows() -> None:
     assert Budget(0.01).passed(2, 100, final=True)
     assert not Budget(0.01).passed(500, 50_000)
     assert Budget(0.01).passed(501, 50_000)
+
+
+# ---------------------------------------------------------------- rows that cannot even be parsed
+
+TEXTS = {
+    "csv": "x,id\n0,a\n1,b\noops,c\n" + "".join(f"{i},d\n" for i in range(3, 30)) + "30\n31,e,f\n32,g\n",
+    "jsonl": '{"x": 0}\n{"x": 1}\n{"x": "a"}\n'
+    + "".join(f'{{"x": {i}}}\n' for i in range(3, 30))
+    + '{"x":\n[1]\n{"x": 32}\n',
+}
+UNREADABLE = {2, 30, 31}
+
+
+def text_job(tmp_path: Path, kind: str, **more: Any) -> dict[str, Any]:
+    if not (tmp_path / "in").exists():
+        (tmp_path / "in").mkdir()
+        (tmp_path / f"in/a.{kind}").write_text(TEXTS[kind])
+    types = {"source": kind, "source.column_types": {"x": "int64"}, "predict.columns": ["x"], "model.values": [4]}
+    return quarantine_job(tmp_path, **{**types, **more})
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_row_that_cannot_be_parsed_is_a_bad_row_like_any_other(executor: Runs, tmp_path: Path, kind: str) -> None:
+    report = executor(text_job(tmp_path, kind))
+    assert predicted(tmp_path) == [2 * x for x in range(33) if x not in {*UNREADABLE, 4}]
+    assert (report.rows_in, report.rows_out, report.rows_quarantined) == (33, 29, 4)
+    rows = quarantined(tmp_path).to_pylist()
+    assert [(row["_row"], row["x"]) for row in rows] == [(2, None), (4, 4), (30, None), (31, None)]
+    lines = TEXTS[kind].splitlines()[kind == "csv" :]
+    assert [row["_raw"] for row in rows] == [lines[2], None, lines[30], lines[31]]
+    assert rows[0]["_error"].startswith(f"line {3 + (kind == 'csv')}: ")
+    assert {row["_error_type"] for row in rows} == {"UnreadableRow", "ArithmeticError"}
+    assert executor({**text_job(tmp_path, kind), "action": "verify", "verify.deep": True}) is not None
+
+
+def test_the_proof_counts_rows_that_cannot_be_parsed_whatever_the_policy(tmp_path: Path) -> None:
+    run({**text_job(tmp_path, "csv"), "mode": "inline"})
+    argv = [
+        "source=csv",
+        f"source.path={tmp_path}/in",
+        "source.column_types={x: int64}",
+        "predict.columns=[x]",
+        "batch_size=10",
+    ]
+    argv += ["model=custom", "model._target_=predictors.poisoned", "model.values=[4]", f"sink.path={tmp_path}/out"]
+    for policy in ("quarantine", "strict"):
+        assert main([*argv, f"errors={policy}", "action=verify", "verify.deep=true"]) == 0
+
+
+def test_rows_are_numbered_past_those_that_cannot_be_parsed_whatever_the_filter(tmp_path: Path) -> None:
+    report = run(
+        {**text_job(tmp_path, "csv"), "mode": "inline", "source.filters": [["x", ">", 3]], "model.values": [32]}
+    )
+    assert [row["_row"] for row in quarantined(tmp_path).to_pylist()] == [*sorted(UNREADABLE), 32]
+    assert (report.rows_in, report.rows_out) == (30, 26)
+
+
+def test_rows_that_cannot_be_parsed_count_in_the_same_budget(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match=r"allows 3: \S+a\.csv line 4: column 'x'"):
+        run({**text_job(tmp_path, "csv"), "mode": "inline", "errors.max_bad_rows": 3})
+    with pytest.raises(JobFailed, match=r"3 of \d+ rows are bad; .*a\.csv line 4: column 'x'"):
+        run({**text_job(tmp_path, "csv"), "mode": "inline", "errors.max_bad_rows": 2, "sink.path": "two"})
+    assert (
+        run({**text_job(tmp_path, "csv"), "mode": "inline", "errors.max_bad_rows": 4, "sink.path": "4"}).status
+        == "complete"
+    )
+
+
+def test_a_quarantine_of_rows_that_could_not_be_parsed_is_a_source(tmp_path: Path) -> None:
+    config = {**text_job(tmp_path, "csv"), "mode": "inline"}
+    run(config)
+    again = {"source": "parquet", "source.path": str(tmp_path / "out/_runner/quarantine"), "source.column_types": {}}
+    run({**config, **again, "sink.path": str(tmp_path / "again"), "sink.keep_columns": ["_row", "_raw"]})
+    [was, again_there] = (
+        pq.read_table(tmp_path / f"{name}/_runner/quarantine").to_pylist() for name in ("out", "again")
+    )
+    assert [row for row in was if row["x"] == 4] == again_there
+
+
+# ---------------------------------------------------------------- whatever the other columns hold
+
+ODD = {
+    "types": [pa.array([1]), pa.array(["a"])],
+    "dictionaries": [pa.array(["a"]).dictionary_encode(), pa.array(["b"]).dictionary_encode()],
+    "a dictionary and a string": [pa.array(["a"]).dictionary_encode(), pa.array(["b"])],
+    "a dictionary of numbers": [pa.array([1]).dictionary_encode(), pa.array(["b"]).dictionary_encode()],
+    "lists": [pa.array([[1]]), pa.array([["a"]])],
+    "structs": [pa.array([{"a": 1}]), pa.array([{"a": "b"}])],
+    "a number and a struct": [pa.array([1]), pa.array([{"a": b"b"}])],
+    "times": [pa.array([1], pa.timestamp("s", "UTC")), pa.array([1], pa.timestamp("s"))],
+    "bytes": [pa.array([b"\xff"]), pa.array([1.5])],
+    "numbers that do not fit": [pa.array([2**60 + 1]), pa.array([1.5])],
+    "nulls": [pa.nulls(1), pa.array([1])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_files_of_one_shard_whose_other_columns_differ(tmp_path: Path, odd: str) -> None:
+    (tmp_path / "in").mkdir()
+    for i, values in enumerate(ODD[odd]):
+        pq.write_table(pa.table({"x": [min(BAD)], "odd": values}), tmp_path / f"in/{i}.parquet")
+    config = {**quarantine_job(tmp_path), "mode": "inline", "predict.columns": ["x"], "shard_bytes": 10**6}
+    run({**config, "predict.output_schema": {"twice": "int64"}})
+    assert [row["_row"] for row in quarantined(tmp_path).to_pylist()] == [0, 0]
+    assert all(len(row) == 7 for row in quarantined(tmp_path).to_pylist())
+
+
+@pytest.mark.parametrize(
+    "names", [["_source", "input_source"], ["input_row", "_row", "input_row_2"], ["_raw", "_error"]], ids=str
+)
+def test_columns_that_have_our_names_and_the_names_we_would_give_them(tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "in").mkdir()
+    own = {name: [f"own {name}"] for name in names}
+    pq.write_table(pa.table({"x": [min(BAD)], **own}), tmp_path / "in/0.parquet")
+    run(
+        {
+            **quarantine_job(tmp_path),
+            "mode": "inline",
+            "predict.columns": ["x"],
+            "predict.output_schema": {"twice": "int64"},
+        }
+    )
+    [row] = quarantined(tmp_path).to_pylist()
+    assert row["_row"] == 0
+    assert {f"own {name}" for name in names} <= set(row.values())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([2**62], pa.timestamp("s")),
+        pa.array([(1, 2, 3)], pa.month_day_nano_interval()),
+        pa.UnionArray.from_dense(pa.array([0], pa.int8()), pa.array([0], pa.int32()), [pa.array([1])]),
+        pa.RunEndEncodedArray.from_arrays([1], [7]),
+        pa.array([{}], pa.struct([])),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_what_parquet_cannot_hold_is_put_aside_as_text(tmp_path: Path, values: pa.Array) -> None:
+    (tmp_path / "in").mkdir()
+    table = pa.table({"x": [min(BAD)], "odd": values})
+    with pa.ipc.new_file(tmp_path / "in/0.arrow", table.schema) as file:
+        file.write(table)
+    config = {**quarantine_job(tmp_path), "source": "arrow", "mode": "inline", "predict.columns": ["x"]}
+    run({**config, "predict.output_schema": {"twice": "int64"}})
+    [row] = quarantined(tmp_path).to_pylist()
+    assert row["x"] == min(BAD)
+    assert row["odd"] is not None
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_another_column_that_is_not_what_the_first_block_told(tmp_path: Path, kind: str) -> None:
+    """The row is kept as it stands in the file, since its columns cannot be typed."""
+    (tmp_path / "in").mkdir()
+    rows = {"csv": "x,n\n" + "1,2\n" * 50, "jsonl": '{"x": 1, "n": {"a": 1}}\n' * 50}[kind]
+    last = {"csv": "3,oops", "jsonl": '{"x": 3, "n": "oops"}'}[kind]
+    (tmp_path / f"in/a.{kind}").write_text(f"{rows}{last}\n")
+    config = {**quarantine_job(tmp_path), "source": kind, "mode": "inline", "predict.columns": ["x"]}
+    from runner.sources import text
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "BLOCK", 100)
+        run(config)
+    [row] = quarantined(tmp_path).to_pylist()
+    assert (row["x"], row["_row"], row["_raw"]) == (3, 50, last)

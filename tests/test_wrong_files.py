@@ -48,10 +48,10 @@ READ_BY_WORKERS: dict[str, tuple[str, dict[str, Content], str]] = {
     "quote": (
         "csv",
         {"in/a.csv": CSV + '3,"c\n'},
-        r"a\.csv cannot be read: row 2: a quote is opened that nothing closes",
+        r"a\.csv cannot be read: line 4: a quote is opened that nothing closes",
     ),
     "checksum": ("parquet", {"in/a.parquet": damaged(CHECKED, 400, b"????")}, r"a\.parquet cannot be read: .*checksum"),
-    "rows": ("csv", {"in/a.csv": BLOCKS + "1,b,c\n"}, r"a\.csv cannot be read: .*Row #10002: Expected 2 columns"),
+    "rows": ("csv", {"in/a.csv": BLOCKS + "1,b,c\n"}, r"a\.csv cannot be read: line 10002: Expected 2 columns"),
 }
 
 

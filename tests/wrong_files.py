@@ -507,40 +507,40 @@ WRONG: tuple[Case, ...] = (
         "a row with a cell too many",
         {"a.csv": CSV + "3,c,d\n"},
         "source=csv",
-        unread("a.csv", "csv", "CSV parse error: Row #4: Expected 2 columns, got 3: 3,c,d"),
+        unread("a.csv", "csv", "line 4: Expected 2 columns, got 3: 3,c,d"),
     ),
     case(
         "a row with a cell too few",
         {"a.csv": CSV + "3\n"},
         "source=csv",
-        unread("a.csv", "csv", "CSV parse error: Row #4: Expected 2 columns, got 1: 3"),
+        unread("a.csv", "csv", "line 4: Expected 2 columns, got 1: 3"),
     ),
     case(
         "a row with a cell too many, late",
         {"a.csv": BLOCKS + "3,c,d\n"},
         "source=csv",
-        broken("a.csv", "CSV parse error: Row #10002: Expected 2 columns, got 3: 3,c,d"),
+        broken("a.csv", "line 10002: Expected 2 columns, got 3: 3,c,d"),
         code=1,
     ),
     case(
         "a quote that nothing closes",
         {"a.csv": CSV + '3,"c\n4,d\n'},
         "source=csv",
-        broken("a.csv", "row 2: a quote is opened that nothing closes; it took in the rest of the file"),
+        broken("a.csv", "line 4: a quote is opened that nothing closes; it took in the rest of the file"),
         code=1,
     ),
     case(
         "a quote that nothing closes, in the only column",
         {"a.csv": 'x\n1\n"2\n3\n'},
         "source=csv",
-        broken("a.csv", "row 1: a quote is opened that nothing closes; it took in the rest of the file"),
+        broken("a.csv", "line 3: a quote is opened that nothing closes; it took in the rest of the file"),
         code=1,
     ),
     case(
         "a quote that nothing closes, long before the end",
         {"a.csv": CSV + '3,"c\n' + BLOCKS},
         "source=csv",
-        broken("a.csv", "after 2 rows: a row of more than 4 MiB, or a quote that nothing closes"),
+        broken("a.csv", "line 4: a row of more than 4 MiB, or a quote that nothing closes"),
         code=1,
     ),
     case(
@@ -556,7 +556,7 @@ WRONG: tuple[Case, ...] = (
         unread(
             "a.csv",
             "csv",
-            "CSV parse error: Row #4: Expected 2 columns, got 1: \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00",
+            "line 4: Expected 2 columns, got 1: \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00",
         ),
     ),
     case(
@@ -572,7 +572,7 @@ WRONG: tuple[Case, ...] = (
         "source=csv sink.keep_columns=[id]",
         broken(
             "a.csv",
-            "In CSV column #1: Row #10003: CSV conversion error to string: invalid UTF8 data (types come from a "
+            "line 10003: column 'id': CSV conversion error to string: invalid UTF8 data (types come from a "
             "file's first block; source.column_types={name: type} fixes them)",
         ),
         code=1,
@@ -602,7 +602,7 @@ WRONG: tuple[Case, ...] = (
         "source=csv",
         broken(
             "a.csv",
-            "In CSV column #0: Row #10002: CSV conversion error to int64: invalid value '1.5' (types come from a "
+            "line 10002: column 'x': CSV conversion error to int64: invalid value '1.5' (types come from a "
             "file's first block; source.column_types={name: type} fixes them)",
         ),
         code=1,
@@ -613,7 +613,7 @@ WRONG: tuple[Case, ...] = (
         "source=csv",
         broken(
             "a.csv",
-            "In CSV column #0: Row #10002: CSV conversion error to int64: invalid value 'oops' (types come from "
+            "line 10002: column 'x': CSV conversion error to int64: invalid value 'oops' (types come from "
             "a file's first block; source.column_types={name: type} fixes them)",
         ),
         code=1,
@@ -623,13 +623,13 @@ WRONG: tuple[Case, ...] = (
         "a line that is no JSON",
         {"a.jsonl": lines(2) + '{"x":\n'},
         "source=jsonl",
-        unread("a.jsonl", "jsonl", "JSON parse error: Invalid value. in row 2"),
+        unread("a.jsonl", "jsonl", "line 3: Invalid value"),
     ),
     case(
         "a line that is no JSON, late",
         {"a.jsonl": lines(10_000, id="a" * 500) + '{"x": oops}\n'},
         "source=jsonl",
-        broken("a.jsonl", "JSON parse error: Invalid value. in row 10000"),
+        broken("a.jsonl", "line 10001: Invalid value"),
         code=1,
     ),
     case(
@@ -639,7 +639,7 @@ WRONG: tuple[Case, ...] = (
         unread(
             "a.jsonl",
             "jsonl",
-            "JSON parse error: Column() changed from object to array in row 0; expected one JSON object per line",
+            "line 1: Column() changed from object to array; expected one JSON object per line",
         ),
     ),
     case(
@@ -649,14 +649,14 @@ WRONG: tuple[Case, ...] = (
         unread(
             "a.jsonl",
             "jsonl",
-            "JSON parse error: Column() changed from object to number in row 0; expected one JSON object per line",
+            "line 1: Column() changed from object to number; expected one JSON object per line",
         ),
     ),
     case(
         "commas between lines",
         {"a.jsonl": '{"x": 1},\n{"x": 2},\n'},
         "source=jsonl",
-        unread("a.jsonl", "jsonl", "JSON parse error: The document is empty; expected one JSON object per line"),
+        unread("a.jsonl", "jsonl", "line 1: The document is empty; expected one JSON object per line"),
     ),
     case(
         "values of two types",
@@ -675,7 +675,7 @@ WRONG: tuple[Case, ...] = (
         "source=jsonl",
         broken(
             "a.jsonl",
-            "Failed to convert JSON to int64, couldn't parse:1.5 (types come from a file's first block; "
+            "line 10001: Failed to convert JSON to int64, couldn't parse:1.5 (types come from a file's first block; "
             "source.column_types={name: type} fixes them)",
         ),
         code=1,
@@ -684,20 +684,20 @@ WRONG: tuple[Case, ...] = (
         "a key twice",
         {"a.jsonl": '{"x": 1, "x": 2}\n'},
         "source=jsonl",
-        unread("a.jsonl", "jsonl", "JSON parse error: Column(/x) was specified twice in row 0"),
+        unread("a.jsonl", "jsonl", "line 1: Column(/x) was specified twice"),
     ),
     case(
         "JSON in another encoding",
         {"a.jsonl": '{"x": 1, "id": "é"}\n'.encode("latin-1")},
         "source=jsonl sink.keep_columns=[id]",
-        broken("a.jsonl", "rows 0 to 0: column 'id': Invalid UTF8 sequence at string index 0"),
+        broken("a.jsonl", "line 1: column 'id': Invalid UTF8 sequence at string index 0"),
         code=1,
     ),
     case(
         "JSON nested beyond sense",
         {"a.jsonl": '{"x": 1, "id": ' + "[" * 20_000 + "]" * 20_000 + "}\n"},
         "source=jsonl",
-        unread("a.jsonl", "jsonl", "a line is nested more than 5000 deep"),
+        unread("a.jsonl", "jsonl", "line 1: a line is nested more than 5000 deep"),
     ),
     # ---- columns
     case(

@@ -192,7 +192,7 @@ class Jsonl:
         stored = stored_schema(schema)
         for table in tables:
             for batch in table.cast(stored).to_batches(max_chunksize=LINES):
-                lines = (json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) for row in batch.to_pylist())
+                lines = (json.dumps(in_json(row), ensure_ascii=False, allow_nan=False) for row in batch.to_pylist())
                 file.write("".join(f"{line}\n" for line in lines).encode())
 
     def count_rows(self, content: bytes) -> int:
@@ -200,13 +200,14 @@ class Jsonl:
         return content.count(b"\n")
 
 
-def _plain(value: Any) -> Any:
+def in_json(value: Any) -> Any:
+    """A value as JSON can hold it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: in_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [in_json(each) for each in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if value is None or isinstance(value, str | int):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from runner.errors import ConfigError, Incomplete
 from runner.locations import absolute
@@ -60,6 +61,14 @@ class Files:
     allow_empty: bool = False
     delimiter: str = ","
     column_types: dict[str, str] = field(default_factory=dict)
+
+    _tolerant: ClassVar[bool] = False
+
+    def tolerant(self) -> Files:
+        """The same, except that a row of text that cannot be parsed does not refuse its file."""
+        other = copy.copy(self)
+        vars(other)["_tolerant"] = True
+        return other
 
     def settings(self) -> Mapping[str, Any]:
         """What decides which rows there are and what they hold, as far as it is not at its default.
@@ -192,8 +201,8 @@ class Files:
     def _format(self) -> Format:
         kinds: dict[str, Format] = {
             "parquet": Parquet(),
-            "csv": Csv(self.delimiter, self.column_types),
-            "jsonl": Jsonl(self.column_types),
+            "csv": Csv(self.delimiter, self.column_types, self._tolerant),
+            "jsonl": Jsonl(self.column_types, self._tolerant),
             "arrow": Arrow(),
             "orc": Orc(),
         }

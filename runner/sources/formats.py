@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from runner.sources.opening import opened
-from runner.types import File, Fragment
+from runner.types import File, Fragment, Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +36,8 @@ class Look(NamedTuple):
 
 
 Numbered = Iterator[tuple[int, "pa.Table"]]
+Items = Iterator[tuple[int, "pa.Table | Unreadable"]]
+"""Tables, each with the number of its first row; from a tolerant format, also rows that cannot be parsed."""
 
 
 class Format(Protocol):
@@ -46,7 +48,7 @@ class Format(Protocol):
 
     def read(
         self, fragment: Fragment, schema: pa.Schema, options: Mapping[str, Any], keep: pa.Expression | None
-    ) -> Numbered:
+    ) -> Items:
         """Yield tables with at least the columns of `schema`; `keep` may be used to skip, need not be."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,9 +13,9 @@ from runner.errors import ConfigError, RunnerError
 from runner.locations import is_local
 from runner.sources import partitions
 from runner.sources.filters import filter_columns, filter_expression, skipping_filter
-from runner.sources.formats import Format, first_line
+from runner.sources.formats import Format, Items, first_line
 from runner.transience import is_transient
-from runner.types import File, Filters, Fragment
+from runner.types import RAW, File, Filters, Fragment, Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,8 +35,8 @@ class FilesReader:
     partitioning: Literal["hive"] | None
     storage_options: Mapping[str, Any]
 
-    def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the rows that pass the filters, cast to the schema.
+    def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Yield tables of the rows that pass the filters, cast to the schema; of a tolerant source also each `Unreadable` row.
 
         Raises:
             ConfigError: The file is damaged, or another than the one that was listed.
@@ -56,57 +56,112 @@ class FilesReader:
         place = f"row groups {groups[0]} to {groups[1] - 1}: " if groups else ""
         return f"{place}{first_line(error)}{remedy(fragment.file.path)}"
 
-    def _read(self, fragment: Fragment, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    def _read(self, fragment: Fragment, columns: Sequence[str] | None) -> Iterator[pa.Table | Unreadable]:
         names = self.schema.names if columns is None else list(columns)
         keep = filter_expression(self.filters, self.schema)
         for _, table in self._tables(fragment, names):
+            if isinstance(table, Unreadable):
+                yield table
+                continue
             passed = table if keep is None else table.filter(keep)
             if passed.num_rows:
                 yield passed.select(names)
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
-        """Yield the row number within the file of each row that `read` yields."""
+        """Yield the row number within the file of each row that `read` yields, less those of rows that cannot be parsed."""
         import numpy as np
         import pyarrow as pa
 
         keep = filter_expression(self.filters, self.schema)
         for first, table in self._tables(fragment, self.schema.names[:1]):
+            if isinstance(table, Unreadable):
+                continue
             numbered = table.append_column("", pa.array(np.arange(first, first + table.num_rows)))
             kept = numbered if keep is None else numbered.filter(keep)
             yield from kept.column("").to_pylist()
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
-        """The rows of these numbers within the file, ascending, with every column that is stored, and the partition's."""
+        """The rows of these numbers within the file, ascending, with every column that is stored, and the partition's.
+
+        A column of text that this job does not read may hold a value that is not of the type which the first block told. Then the rows
+        have the columns of the job only, and `RAW`: each as it stands in the file.
+        """
         import pyarrow as pa
 
-        partition = partitions.parse(fragment.file.folder) if self.partitioning else {}
-        schema = self.format.look(fragment.file, self.storage_options).schema or pa.schema([])
-        stored = pa.schema([column for column in schema if column.name not in partition])
-        whole = pa.schema([*stored, *(self._partition_field(key) for key in partition)])
+        look = self.format.look(fragment.file, self.storage_options)
+        stored = look.schema if look.schema is not None else pa.schema([])
+        found = self._rows_of(fragment, numbers, stored) if numbers else []
+        if found is not None and sum(table.num_rows for table in found) == len(numbers):
+            return pa.concat_tables(found or [self._whole(fragment, stored).empty_table()])
+        return self._with_texts(
+            fragment, numbers, pa.schema([each for each in self.schema if each.name in stored.names])
+        )
+
+    def _rows_of(self, fragment: Fragment, numbers: Sequence[int], columns: pa.Schema) -> list[pa.Table] | None:
+        """Tables of these rows; `None` where the file cannot be read with such columns."""
+        partition = self._partition(fragment)
+        whole = self._whole(fragment, columns)
+        stored = _without(whole, partition)
         found = []
-        for first, table in self.format.read(fragment, stored, self.storage_options, None):
-            inside = [number - first for number in numbers if first <= number < first + table.num_rows]
-            if inside:
-                found.append(_shaped(table.take(inside), whole, partition))
-        return pa.concat_tables(found)
+        try:
+            for first, table in self.format.read(fragment, stored, self.storage_options, None):
+                inside = [number - first for number in numbers if first <= number < first + table.num_rows]
+                if inside and not isinstance(table, Unreadable):
+                    found += [
+                        _shaped(table.slice(each, 1), whole, partition) for each in inside
+                    ]  # not every type can be taken
+        except ValueError:
+            if not hasattr(self.format, "texts"):
+                raise
+            return None
+        return found
+
+    def _with_texts(self, fragment: Fragment, numbers: Sequence[int], columns: pa.Schema) -> pa.Table:
+        import pyarrow as pa
+
+        found = pa.concat_tables(self._rows_of(fragment, numbers, columns) or [columns.empty_table()])
+        text: Any = self.format
+        texts = text.texts(fragment.file, self.storage_options, numbers)
+        return found.append_column(RAW, pa.array([texts.get(number) for number in numbers], pa.string()))
+
+    def _whole(self, fragment: Fragment, columns: pa.Schema) -> pa.Schema:
+        """These columns, and those of the partition."""
+        import pyarrow as pa
+
+        partition = self._partition(fragment)
+        return pa.schema([*_without(columns, partition), *(self._partition_field(key) for key in partition)])
+
+    def _partition(self, fragment: Fragment) -> Mapping[str, str | None]:
+        return partitions.parse(fragment.file.folder) if self.partitioning else {}
 
     def _partition_field(self, key: str) -> pa.Field:
         import pyarrow as pa
 
         return self.schema.field(key) if key in self.schema.names else pa.field(key, pa.string())
 
-    def _tables(self, fragment: Fragment, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Tables with the named columns and those that the filters look at."""
+    def _tables(self, fragment: Fragment, names: Sequence[str]) -> Items:
+        """Tables with the named columns and those that the filters look at.
+
+        Where rows that cannot be parsed are tolerated, all columns are parsed whichever are named: which rows those are must not
+        depend on it.
+        """
         import pyarrow as pa
 
         if fragment.rows == 0 or fragment.file.size == 0:
             return
-        partition = partitions.parse(fragment.file.folder) if self.partitioning else {}
-        wanted = pa.schema([self.schema.field(name) for name in dict.fromkeys([*names, *filter_columns(self.filters)])])
-        stored = pa.schema([column for column in wanted if column.name not in partition])
+        partition = self._partition(fragment)
+        every = self.schema.names if getattr(self.format, "tolerant", False) else names
+        wanted = pa.schema([self.schema.field(name) for name in dict.fromkeys([*every, *filter_columns(self.filters)])])
+        stored = _without(wanted, partition)
         skip = skipping_filter(self.filters, self.schema, partition)
         for first, table in self.format.read(fragment, stored, self.storage_options, skip):
-            yield first, _shaped(table, wanted, partition)
+            yield first, table if isinstance(table, Unreadable) else _shaped(table, wanted, partition)
+
+
+def _without(schema: pa.Schema, names: Container[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([column for column in schema if column.name not in names])
 
 
 def remedy(path: str) -> str:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from runner.sources.formats import Look, Numbered, first_line, numbered, sound
+from runner.isolate import Guilty
+from runner.sources import lines
+from runner.sources.formats import Items, Look, Numbered, first_line, numbered, sound
 from runner.sources.opening import opened_text
 from runner.types import File, Fragment
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = 4 * 1024**2  # also the longest row
+BLOCK = lines.LONGEST_ROW
 HEAD = 64 * 1024  # surely holds the header
+
+Opening = Callable[[], AbstractContextManager[Any]]
+"""Opens a file, decompressed, from its beginning."""
 
 
 def declared_types(spelled: Mapping[str, str]) -> dict[str, Any]:
@@ -39,6 +47,19 @@ def _streamed(reader: Any) -> Iterator[pa.RecordBatch]:
             yield batch
     except pa.ArrowInvalid as wrong:
         raise _told(wrong, rows) from wrong
+
+
+def _checked(parse: Callable[[bytes], pa.Table]) -> lines.Parse:
+    """Parse rows; what cannot be parsed is told with the remedy."""
+    import pyarrow as pa
+
+    def checked(rows: Sequence[lines.Row]) -> pa.Table:
+        try:
+            return parse(b"".join(row.text for row in rows))
+        except pa.ArrowInvalid as wrong:
+            raise _told(wrong) from wrong
+
+    return checked
 
 
 MISLED = ("conversion error", "changed from", "Failed to convert JSON")
@@ -68,21 +89,49 @@ class Csv:
     Attributes:
         delimiter: pyarrow's `ParseOptions.delimiter`.
         column_types: Column to Arrow type name, where the first block misleads.
+        tolerant: Whether a row that cannot be parsed is yielded as such, in place of refusing the file.
     """
 
     delimiter: str = ","
     column_types: Mapping[str, str] = field(default_factory=dict)
+    tolerant: bool = False
 
     def look(self, file: File, options: Mapping[str, Any]) -> Look:
-        """Infer the types from the first block."""
+        """Infer the types from the first block, less the rows of it that cannot be parsed where that is tolerated."""
+        opening: Opening = partial(opened_text, file.path, options)
+        try:
+            return self._look(file, opening)
+        except ValueError as error:
+            sound = self._sound(opening, error)
+        return self._look(file, lambda: contextlib.nullcontext(io.BytesIO(sound)))
+
+    def _look(self, file: File, opening: Opening) -> Look:
         import pyarrow as pa
 
-        schema = self._inferred(file, options, quoted_null=True)
+        schema = self._inferred(opening, quoted_null=True)
         if schema is None:
             return Look([Fragment(file, 0, 0)], None)
         if any(map(pa.types.is_null, schema.types)):  # perhaps what is quoted is text
-            schema = self._inferred(file, options, quoted_null=False, declared=_known(schema))
+            schema = self._inferred(opening, quoted_null=False, declared=_known(schema))
         return Look([Fragment(file, file.size)], schema, self._not_text(schema))
+
+    def _sound(self, opening: Opening, failure: Exception) -> bytes:
+        """The header and the rows of the first block that have as many cells, and cells of the declared types."""
+        import pyarrow as pa
+
+        with opening() as stream:
+            header, rows = self._beginning(stream)
+            names = self._names(header)
+            declared = declared_types(self.column_types)
+            types = {name: declared.get(name, pa.binary()) for name in names}
+            parse = self._parsing(header, types, None, quoted_null=True, one_column=False)
+            remedy = f"; does source.delimiter={self.delimiter} delimit its cells?"
+            return header + lines.sound_rows(rows, parse, failure, names, remedy, tolerant=self.tolerant)
+
+    def _names(self, header: bytes) -> list[str]:
+        return next(
+            csv.reader(io.StringIO(header.decode("utf-8", "replace"), newline=""), delimiter=self.delimiter), []
+        )
 
     def _not_text(self, schema: pa.Schema | None) -> dict[str, str]:
         """Columns of text in another encoding, which would become bytes in silence."""
@@ -97,10 +146,10 @@ class Csv:
         }
 
     def _inferred(
-        self, file: File, options: Mapping[str, Any], *, quoted_null: bool, declared: Mapping[str, Any] | None = None
+        self, opening: Opening, *, quoted_null: bool, declared: Mapping[str, Any] | None = None
     ) -> pa.Schema | None:
         types = declared_types(self.column_types) if declared is None else declared
-        with opened_text(file.path, options) as stream:
+        with opening() as stream:
             reader = self._open(stream, types, None, quoted_null, one_column=False)
             return None if reader is None else _schema(reader)
 
@@ -110,12 +159,46 @@ class Csv:
         schema: pa.Schema,
         options: Mapping[str, Any],
         keep: pa.Expression | None,  # noqa: ARG002
-    ) -> Numbered:
+    ) -> Items:
         """Stream the file with the types fixed."""
-        quoted_null = not self._fits(fragment.file, schema, options)
+        opening: Opening = partial(opened_text, fragment.file.path, options)
+        quoted_null = not self._fits(opening, schema)
         one_column = len(schema) < 2 and self._columns(fragment.file, options) == 1
+        fast = self._streamed(opening, schema, quoted_null, one_column)
+        again = partial(self._salvaged, opening, schema, quoted_null, one_column)
+        yield from lines.continued(fast, again, tolerant=self.tolerant)
+
+    def _salvaged(self, opening: Opening, schema: pa.Schema, quoted_null: bool, one_column: bool) -> Items:
+        with opening() as stream:
+            header, rows = lines.headed(self._rows(stream, one_column))
+            parse = self._parsing(header, _types(schema), schema.names, quoted_null, one_column)
+            yield from lines.salvaged(rows, parse, self._names(header))
+
+    def _rows(self, stream: Any, one_column: bool) -> Iterator[list[lines.Row]]:
+        rows = lines.blocks(stream, lines.csv_row(self.delimiter))
+        return rows if one_column else lines.filled(rows)
+
+    def texts(self, file: File, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
+        """The rows of these numbers as they stand in the file."""
+        one_column = self._columns(file, options) == 1
+        with opened_text(file.path, options) as stream:
+            return lines.texts(lines.headed(self._rows(stream, one_column))[1], numbers)
+
+    def _parsing(
+        self, header: bytes, types: Mapping[str, Any], columns: list[str] | None, quoted_null: bool, one_column: bool
+    ) -> lines.Parse:
+        from pyarrow import csv as arrow
+
+        def parse(rows: bytes) -> pa.Table:
+            text = header + rows
+            how = self._options(types, columns, quoted_null, one_column, block=len(text))
+            return arrow.read_csv(io.BytesIO(text), **how)
+
+        return _checked(parse)
+
+    def _streamed(self, opening: Opening, schema: pa.Schema, quoted_null: bool, one_column: bool) -> Numbered:
         rows = 0
-        with opened_text(fragment.file.path, options) as stream:
+        with opening() as stream:
             end = End(stream, self.delimiter)
             reader = self._open(end, _types(schema), schema.names, quoted_null, one_column)
             for first, table in numbered(_streamed(reader or [])):
@@ -124,17 +207,31 @@ class Csv:
         if reader is not None and not end.reached:
             raise ValueError(f"row {rows - 1}: a quote is opened that nothing closes; it took in the rest of the file")
 
-    def _fits(self, file: File, schema: pa.Schema, options: Mapping[str, Any]) -> bool:
+    def _fits(self, opening: Opening, schema: pa.Schema) -> bool:
         """Whether the first block has the types also if a quoted empty cell is text."""
         texts = [_is_text(column.type) for column in schema]
         if not any(texts) or all(texts):
             return any(texts)
         try:
-            with opened_text(file.path, options) as stream:
+            with opening() as stream:
                 self._open(stream, _types(schema), schema.names, quoted_null=False, one_column=False)
         except ValueError:
-            return False
+            return self._unreadable(opening, schema, quoted_null=False) == self._unreadable(
+                opening, schema, quoted_null=True
+            )
         return True
+
+    def _unreadable(self, opening: Opening, schema: pa.Schema, *, quoted_null: bool) -> list[int]:
+        """Which rows of the first block cannot be parsed, in whatever way quoted empty cells are taken."""
+        with opening() as stream:
+            header, rows = self._beginning(stream)
+            parse = self._parsing(header, _types(schema), schema.names, quoted_null, one_column=False)
+            return [each.row for each in lines.parsed(rows, parse) if isinstance(each, Guilty)]
+
+    def _beginning(self, stream: Any) -> tuple[bytes, list[lines.Row]]:
+        first = lines.beginning(stream, lines.csv_row(self.delimiter), BLOCK)
+        header, rows = lines.headed(lines.filled(iter([first])))
+        return header, next(rows)
 
     def _columns(self, file: File, options: Mapping[str, Any]) -> int:
         """How many columns the header has."""
@@ -160,22 +257,36 @@ class Csv:
     ) -> Any:
         from pyarrow import csv as arrow
 
-        return arrow.open_csv(
-            stream,
-            read_options=arrow.ReadOptions(use_threads=False, block_size=BLOCK),
-            parse_options=arrow.ParseOptions(
+        judge = stream.judge if isinstance(stream, End) else None
+        return arrow.open_csv(stream, **self._options(types, columns, quoted_null, one_column, judge))
+
+    def _options(
+        self,
+        types: Mapping[str, Any],
+        columns: list[str] | None,
+        quoted_null: bool,
+        one_column: bool,
+        judge: Callable[[Any], str] | None = None,
+        block: int | None = None,
+    ) -> dict[str, Any]:
+        """Pyarrow's options: the same, however the file is read."""
+        from pyarrow import csv as arrow
+
+        return {
+            "read_options": arrow.ReadOptions(use_threads=False, block_size=block or BLOCK),
+            "parse_options": arrow.ParseOptions(
                 delimiter=self.delimiter,
                 newlines_in_values=True,
                 ignore_empty_lines=not one_column,
-                invalid_row_handler=stream.judge if isinstance(stream, End) else None,
+                invalid_row_handler=judge,
             ),
-            convert_options=arrow.ConvertOptions(
+            "convert_options": arrow.ConvertOptions(
                 column_types=dict(types),
                 include_columns=columns,
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=quoted_null,
             ),
-        )
+        }
 
 
 def _schema(reader: Any) -> pa.Schema:
@@ -272,16 +383,26 @@ class Jsonl:
 
     Attributes:
         column_types: Column to Arrow type name, where the first block misleads.
+        tolerant: Whether a row that cannot be parsed is yielded as such, in place of refusing the file.
     """
 
     column_types: Mapping[str, str] = field(default_factory=dict)
+    tolerant: bool = False
 
     def look(self, file: File, options: Mapping[str, Any]) -> Look:
-        """Infer the types from the first block."""
+        """Infer the types from the first block, less the rows of it that cannot be parsed where that is tolerated."""
+        opening: Opening = partial(opened_text, file.path, options)
+        try:
+            return self._look(file, opening)
+        except ValueError as error:
+            sound = self._sound(opening, error)
+        return self._look(file, lambda: contextlib.nullcontext(io.BytesIO(sound)))
+
+    def _look(self, file: File, opening: Opening) -> Look:
         import pyarrow as pa
 
         declared = pa.schema(declared_types(self.column_types)) if self.column_types else None
-        with opened_text(file.path, options) as stream:
+        with opening() as stream:
             reader = self._open(stream, declared, "infer")
             return (
                 Look([Fragment(file, 0, 0)], None)
@@ -295,10 +416,52 @@ class Jsonl:
         schema: pa.Schema,
         options: Mapping[str, Any],
         keep: pa.Expression | None,  # noqa: ARG002
-    ) -> Numbered:
+    ) -> Items:
         """Stream the file with the types fixed."""
-        with opened_text(fragment.file.path, options) as stream:
+        opening: Opening = partial(opened_text, fragment.file.path, options)
+        again = partial(self._salvaged, opening, schema)
+        yield from lines.continued(self._streamed(opening, schema), again, tolerant=self.tolerant)
+
+    def _streamed(self, opening: Opening, schema: pa.Schema) -> Numbered:
+        with opening() as stream:
             yield from numbered(sound(_streamed(self._open(stream, schema, "ignore") or [])))
+
+    def _salvaged(self, opening: Opening, schema: pa.Schema) -> Items:
+        with opening() as stream:
+            yield from lines.salvaged(self._rows(stream), self._parsing(schema))
+
+    def _sound(self, opening: Opening, failure: Exception) -> bytes:
+        """The rows of the first block that are JSON objects, with values of the declared types."""
+        import pyarrow as pa
+
+        with opening() as stream:
+            first = [row for row in lines.beginning(stream, lines.JSON_ROW, BLOCK) if row.text.strip()]
+            every = "ignore" if "changed from" in str(failure) else "infer"
+            parse = self._parsing(pa.schema(declared_types(self.column_types)), every)
+            remedy = "; expected one JSON object per line"
+            return lines.sound_rows(first, parse, failure, (), remedy, tolerant=self.tolerant)
+
+    def _rows(self, stream: Any) -> Iterator[list[lines.Row]]:
+        return ([row for row in block if row.text.strip()] for block in lines.blocks(stream, lines.JSON_ROW))
+
+    def texts(self, file: File, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
+        """The rows of these numbers as they stand in the file."""
+        with opened_text(file.path, options) as stream:
+            return lines.texts(self._rows(stream), numbers)
+
+    def _parsing(self, schema: pa.Schema, others: str = "ignore") -> lines.Parse:
+        import pyarrow as pa
+        from pyarrow import json
+
+        def parse(rows: bytes) -> pa.Table:
+            table = json.read_json(
+                Shallow(io.BytesIO(rows)),
+                read_options=json.ReadOptions(use_threads=False, block_size=len(rows)),
+                parse_options=json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others),
+            )
+            return pa.Table.from_batches(sound(iter(table.to_batches())), table.schema)
+
+        return _checked(parse)
 
     def _open(self, stream: Any, schema: pa.Schema | None, unexpected: str) -> Any:
         """A streaming reader, `None` for a file of blank lines."""
