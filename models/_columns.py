@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from runner.columns import WrongColumns, compared
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -37,14 +39,11 @@ def require(batch: Any, columns: Sequence[str]) -> None:
     """Check that the batch has these columns.
 
     Raises:
-        ValueError: Some are missing; the message names them and what there is.
+        WrongColumns: Some are missing; the message names them, and the remedy.
     """
     present = names(batch)
-    if missing := [column for column in columns if column not in present]:
-        raise ValueError(
-            f"the batch lacks {', '.join(map(repr, missing))}; it has {', '.join(map(repr, present))}. "
-            "Correct model.columns, or let predict.columns read them too"
-        )
+    if any(column not in present for column in columns):
+        raise WrongColumns(compared(columns, present))
 
 
 def matrix(batch: Any, columns: Sequence[str], dtype: str) -> Array:

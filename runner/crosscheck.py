@@ -37,6 +37,7 @@ def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> lis
         Notes for people.
     """
     problems += _columns(values)
+    problems += _rename(values)
     problems += _output_schema(_at(values, "predict", "output_schema"))
     problems += _empty_paths(values)
     problems += _storages(values)
@@ -79,7 +80,28 @@ def _columns(values: Mapping[str, Any]) -> list[str]:
             found.append(f"{group}.{name}: {', '.join(twice)} is there twice")
     if _at(values, "predict", "columns") == []:
         found.append("predict.columns=[]: expected at least one column, or null for all")
-    return [*found, *_model_columns(_at(values, "model", "columns"), _at(values, "predict", "columns"))]
+    return [*found, *_model_columns(_at(values, "model", "columns"), _renamed(values))]
+
+
+def _renamed(values: Mapping[str, Any]) -> Any:
+    """`predict.columns` under the names that the model gets."""
+    columns, rename = _at(values, "predict", "columns"), _at(values, "predict", "rename")
+    known = _are_texts(columns) and isinstance(rename, dict)
+    return [rename.get(name, name) for name in columns] if known else columns
+
+
+def _rename(values: Mapping[str, Any]) -> list[str]:
+    """`predict.rename` is from names of the input, each to a name of its own."""
+    columns, rename = _at(values, "predict", "columns"), _at(values, "predict", "rename")
+    if not isinstance(rename, dict):
+        return []
+    absent = [name for name in rename if isinstance(columns, list) and name not in columns]
+    twice = [name for name, count in Counter(map(str, rename.values())).items() if count > 1]
+    return [
+        *(f"predict.rename.{name}: is not among predict.columns{nearest(name, columns)}; "
+          "give there the names that the input has" for name in absent),
+        *(f"predict.rename: several columns would become {name!r}" for name in twice),
+    ]  # fmt: skip
 
 
 def _model_columns(wanted: Any, given: Any) -> list[str]:

@@ -15,7 +15,7 @@ from runner.types import Loader, Predict, Source
 
 PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
 FIELDS = (
-    "model", "model.arguments", "model.code", "predict.version", "predict.input", "predict.columns",
+    "model", "model.arguments", "model.code", "predict.version", "predict.input", "predict.columns", "predict.rename",
     "predict.output_schema", "batch_size", "source.filters", "source.code",
 )  # fmt: skip
 ARTIFACT = "artifact "
@@ -46,6 +46,7 @@ def fingerprint_fields(
         **_artifacts(model, predict),
         "predict.input": predict.input,
         "predict.columns": predict.columns,
+        **({"predict.rename": predict.rename} if predict.rename else {}),
         "predict.output_schema": predict.output_schema,
         "batch_size": batch_size,
         **{f"source.{name}": _plain(value) for name, value in source.items()},

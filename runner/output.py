@@ -58,6 +58,7 @@ def _recipe(job: Job, survey: Survey, recorded: Recorded | None) -> worker.Recip
         batch_size=job.batch_size,
         budget=Budget(job.errors.max_bad_rows) if job.errors.on_bad_rows == "quarantine" else None,
         skip=tuple(job.errors.skip_files),
+        rename=job.predict.rename,
         refuse_nan=job.errors.on_nan == "quarantine",
         predictions=fixed,
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runner.batches import BadPredictions, DoesNotFit, conform, rebatch, to_input, to_table
 from runner.child import ProcessDied
+from runner.columns import WrongColumns, mismatch
 from runner.errors import ConfigError
 from runner.isolate import Good, Guilty, bisect
 from runner.labels import aligned
@@ -194,12 +195,15 @@ class Predicting:
         pieces: int = 1,
         refuse_nan: bool = False,
         most: Most | None = None,
+        rename: Mapping[str, str] | None = None,
     ) -> None:
         """Take the predictor, what it is given, and the schema its predictions are held to, once that is fixed."""
         self.seconds = 0.0
         self.most = most or Most()
         self._predictor, self._columns, self._kind, self._schema = predictor, columns, kind, schema
         self._pieces, self._refuse_nan = pieces, refuse_nan
+        self._names = [(rename or {}).get(name, name) for name in columns]
+        self._proven = False  # whether the predictor has taken these columns, or has failed for another reason
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The predictions of a batch, one row each, in the fixed schema; as the model types them while there is none.
@@ -228,15 +232,19 @@ class Predicting:
 
     def _predict(self, batch: pa.Table) -> pa.Table:
         started = time.perf_counter()
-        given = to_input(batch.select(self._columns), self._kind)
+        given = self._input(batch)
         try:
             predictions = self._predictor(given)
+        except Exception as error:
+            self._raise_for_columns(error, batch)
+            raise
         except SystemExit as left:
             raise RuntimeError(
                 f"the predictor called sys.exit({left.code})"
             ) from left  # in this process, it would end the job
         finally:
             self.seconds += time.perf_counter() - started
+        self._proven = True
         return self.hold(to_table(aligned(predictions, batch, given), batch.num_rows))
 
     def hold(self, table: pa.Table) -> pa.Table:
@@ -249,6 +257,20 @@ class Predicting:
         if self._refuse_nan:
             _raise_for_nan(typed)
         return typed
+
+    def _input(self, batch: pa.Table) -> Any:
+        return to_input(batch.select(self._columns).rename_columns(self._names), self._kind)
+
+    def _raise_for_columns(self, error: Exception, batch: pa.Table) -> None:
+        """Columns that the model does not know are no row's fault; once it has taken them, this is not asked again."""
+        if self._proven:
+            return
+        self._proven = True
+        wanted = getattr(self._predictor, "columns", None)
+        names = wanted if isinstance(wanted, list) else None
+        if told := mismatch(error, self._names, names, lambda: self._predictor(self._input(batch.slice(0, 0)))):
+            self._proven = False
+            raise WrongColumns(told) from error
 
 
 class NotANumber(ValueError):
@@ -351,6 +373,8 @@ def _raise_unless_bad_rows(error: Exception, where: Callable[[int], str]) -> Non
     """A model that breaks the contract is its own fault, an unreachable service nobody's: no row is to blame."""
     if isinstance(error, BadPredictions):
         raise Trouble("model", f"{told(error)} (rows from {where(0)})") from error
+    if isinstance(error, WrongColumns):
+        raise Trouble("model", str(error)) from error
     if is_transient(error):
         raise Trouble("transient", f"the predictor: {told(error)} (rows from {where(0)})") from error
 

@@ -14,7 +14,7 @@ from runner.report import counted
 from runner.sources.filters import filter_columns
 from runner.sources.schemas import refuse_missing
 from runner.spec import Job
-from runner.types import File, Fragment, Shard
+from runner.types import File, Fragment, Predict, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,6 +76,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
     schema = agreed_schema(ledger.recorded, found)
     if schema is not None:
         refuse_missing(_named_columns(job), schema.names)
+        _refuse_clash(job.predict, schema.names)
     shards = plan_new(job, ledger, fragments)
     return Survey(schema, shards, [*ledger.pending(), *shards], skipped, notes)
 
@@ -106,8 +107,19 @@ def needed_columns(job: Job) -> dict[str, str] | None:
 def _named_columns(job: Job) -> dict[str, str]:
     """The columns that the config names, each with the key."""
     asked = dict.fromkeys(job.predict.columns or (), "predict.columns")
+    renamed = dict.fromkeys(job.predict.rename, "predict.rename")
     kept = dict.fromkeys(job.sink.keep_columns if job.sink.keep_columns != "all" else (), "sink.keep_columns")
-    return {**dict.fromkeys(filter_columns(job.source.filters), "source.filters"), **kept, **asked}
+    return {**dict.fromkeys(filter_columns(job.source.filters), "source.filters"), **kept, **renamed, **asked}
+
+
+def _refuse_clash(predict: Predict, there: Sequence[str]) -> None:
+    """Two columns that the model would get under one name."""
+    for name, new in predict.rename.items():
+        if new in (predict.columns or there) and new not in predict.rename:
+            raise ConfigError(
+                f"predict.rename: {name!r} would become {new!r}, which is another column that the model gets; "
+                "leave that out of predict.columns, or rename it as well"
+            )
 
 
 def _refuse_other_input(ledger: Ledger, files: Sequence[File], covered: Mapping[str, File]) -> None:

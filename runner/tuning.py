@@ -43,7 +43,9 @@ def tune(job: Job, survey: Survey, shards: Sequence[Shard]) -> Iterator[str]:
     sample = _sample(job, survey, shards)
     limit_threads(job.num_threads)
     try:
-        predicting = Predicting(job.model.call(), sample.column_names, job.predict.input, None)
+        predicting = Predicting(
+            job.model.call(), sample.column_names, job.predict.input, None, rename=job.predict.rename
+        )
         rates = list(_rates(predicting, sample))
     except Exception as error:
         raise ConfigError(

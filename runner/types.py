@@ -224,6 +224,7 @@ class Predict:
     Attributes:
         input: What one batch looks like.
         columns: The columns the model needs, `None` for all.
+        rename: Input columns that the model gets under another name.
         load_on: `driver` loads once and shares; `worker` loads once per worker process.
         output_schema: Column name to Arrow type name (`double`, `string`, `list<float>[384]`); `None` probes.
         version: Stands for the loader's code in the fingerprint.
@@ -233,6 +234,7 @@ class Predict:
 
     input: Input = "pandas"
     columns: list[str] | None = None
+    rename: dict[str, str] = field(default_factory=dict)
     load_on: Literal["driver", "worker"] = "driver"
     output_schema: dict[str, str] | None = None
     version: str | None = None

@@ -13,9 +13,9 @@ import contextlib
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,7 @@ class Recipe:
         columns: The columns the predictor gets.
         keep: The columns that go with the predictions.
         batch_size: Rows per call of the predictor.
+        rename: Input columns that the predictor gets under another name.
         budget: How many rows may go to quarantine; `None` where the first bad row fails its shard.
         skip: Paths or patterns of files that are left out.
         refuse_nan: Whether a NaN makes its row bad.
@@ -105,6 +106,7 @@ class Recipe:
     predictions: pa.Schema | None = None
     run: str = ""
     kept: frozenset[str] = frozenset()
+    rename: Mapping[str, str] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
 
     def fragments(self, shard: Shard) -> list[Fragment]:
@@ -123,7 +125,7 @@ class Recipe:
         """The predictor, held to the output schema once that is fixed, and given each batch in so many pieces."""
         return Predicting(
             predictor, self.columns, self.input, self.predictions,
-            pieces=pieces, refuse_nan=self.refuse_nan, most=most_in(self.run),
+            pieces=pieces, refuse_nan=self.refuse_nan, most=most_in(self.run), rename=self.rename,
         )  # fmt: skip
 
     @property

@@ -102,7 +102,7 @@ WRONG: tuple[Case, ...] = (
     data(
         "sink.accept=[batch_size,weights]",
         "sink.accept: there is no field 'weights' of the fingerprint (there are: model, model.arguments, model.code, "
-        "predict.version, predict.input, predict.columns, predict.output_schema, batch_size, source.filters, source.code, "
+        "predict.version, predict.input, predict.columns, predict.rename, predict.output_schema, batch_size, source.filters, source.code, "
         "source.format, source.columns, source.partitioning, "
         "sink.format, sink.keep_columns, sink.layout, sink.compression)",
     ),
