@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from runner import allowed
@@ -21,6 +23,8 @@ PACKAGES = {  # a built-in loader's packages, each with the paths that it is nee
     "models.sklearn.load": {"sklearn": ".*", "joblib": ".*", "skops": r".*\.skops"},
     "models.torch.load": {"torch": ".*", "safetensors": r".*\.safetensors"},
 }
+DAY = re.compile(r"(?:^|/)\w+=(\d{4}-\d\d-\d\d)(?=/|$)")
+OF_RAY = re.compile(r"/session_[^/]+/runtime_resources/working_dir_files/")
 COLUMNS = (("source", "columns"), ("predict", "columns"), ("sink", "keep_columns"))
 PATHS = (("source", "path"), ("sink", "path"), ("model", "path"), ("predict", "artifacts"))
 
@@ -46,6 +50,8 @@ def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> lis
     problems += _not_allowed(values)
     _bad_rows(_at(values, "errors", "max_bad_rows"), problems)
     problems += _sink_in_source(values)
+    problems += _no_days(values)
+    problems += _below_ray(values)
     notes, wrong = _num_actors(values, sweep=sweep)
     problems += _pool_bounds(values)
     gpus = _num_gpus(values)
@@ -219,6 +225,37 @@ def _sink_in_source(values: Mapping[str, Any]) -> list[str]:
                     f"sink.path={sink}: lies in source.path={entry}, so the parts would be input the next time; write elsewhere"
                 ]
     return []
+
+
+def _no_days(values: Mapping[str, Any]) -> list[str]:
+    """Folders named by a day that is in no calendar: nothing will ever lie there, so an empty input must not be a success."""
+    return [
+        f"{group}.path={uri}: {day} is no day of the calendar"
+        for group in ("source", "sink")
+        for uri in _listed(_at(values, group, "path"))
+        for day in (DAY.findall(uri) if isinstance(uri, str) else ())
+        if not _is_day(day)
+    ]
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _below_ray(values: Mapping[str, Any]) -> list[str]:
+    """The working directory of a submitted Ray job is a copy that Ray deletes."""
+    sink = _at(values, "sink", "path")
+    if not isinstance(sink, str) or not is_local(sink) or sink.startswith(("/", "file:", "~")):
+        return []
+    return [
+        f"sink.path={sink}: is relative, and the working directory ({Path.cwd()}) is a copy that Ray deletes; "
+        "give a URI, or the full path of a folder that all nodes share"
+        for _ in OF_RAY.findall(absolute(sink))
+    ]
 
 
 def _place(path: str) -> str:

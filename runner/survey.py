@@ -64,10 +64,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
     notes = [*_skip_note(skipped), *_gone_note(gone), *_empty(new)]
     if ledger.plans and new and job.sink.save_mode != "append":
         _refuse_other_input(ledger, files, covered)
-        notes.append(
-            f"{counted(len(new), 'input file')} in no recorded plan, NOT predicted: {named(file.path for file in new)}; "
-            "sink.save_mode=append adds them"
-        )
+        notes.append(_uncovered(new, job.errors.on_new_input))
         new = []
     if not new:
         schema = ledger.recorded.source_schema if ledger.recorded else None
@@ -120,6 +117,18 @@ def _refuse_clash(predict: Predict, there: Sequence[str]) -> None:
                 f"predict.rename: {name!r} would become {new!r}, which is another column that the model gets; "
                 "leave that out of predict.columns, or rename it as well"
             )
+
+
+def _uncovered(new: Sequence[File], on_new_input: str) -> str:
+    """What is to be said of input that came since the plan.
+
+    Raises:
+        ConfigError: It was to be an error.
+    """
+    what = f"{counted(len(new), 'input file')} in no recorded plan, NOT predicted: {named(file.path for file in new)}"
+    if on_new_input == "fail":
+        raise ConfigError(f"errors.on_new_input=fail: {what}; predict them with sink.save_mode=append")
+    return f"{what}; sink.save_mode=append adds them"
 
 
 def _refuse_other_input(ledger: Ledger, files: Sequence[File], covered: Mapping[str, File]) -> None:

@@ -274,6 +274,7 @@ class Errors:
         on_bad_rows: `fail` the job, or put the guilty rows into `quarantine`.
         max_bad_rows: Budget for quarantine: a count (integer) or a fraction of the rows seen.
         on_nan: Whether a row whose prediction is NaN is kept, or bad.
+        on_new_input: Whether input that no recorded plan covers is a note, or fails a `resume`.
         skip_files: Input files to leave out, by path or pattern: a loss that is accepted by name and recorded.
         stop_after_failed_shards: Stop submitting after this many shards have failed for good.
         max_retries: Further tries per shard after transient storage errors.
@@ -285,6 +286,7 @@ class Errors:
     on_bad_rows: Literal["fail", "quarantine"] = "fail"
     max_bad_rows: int | float = 0.01
     on_nan: Literal["keep", "quarantine"] = "keep"
+    on_new_input: Literal["note", "fail"] = "note"
     skip_files: list[str] = field(default_factory=list)
     stop_after_failed_shards: Positive = 1
     max_retries: Count = 4

@@ -62,7 +62,8 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
     try:
         ray.init(address=address, **_init_options(options, private=private))
     except Exception as error:  # Ray raises a plain Exception where a node does not come up in time
-        raise Incomplete(f"ray.address={address}: Ray does not start or answer there: {error}") from error
+        told = f"ray.address={address}: Ray does not start or answer there: {error}"
+        raise Incomplete(told + ("" if private else _token_hint())) from error
     _joined.private = private
     _joined.start_seconds = time.monotonic() - started if private else 0.0
 
@@ -80,6 +81,13 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
     except OSError as error:
         raise Incomplete(f"ray.address={address}: nothing answers there: {error}") from error
+
+
+def _token_hint() -> str:
+    """A cluster that asks for a token refuses in words that do not say so."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return "; RAY_AUTH_MODE=token is set: is the token that of the cluster (RAY_AUTH_TOKEN, or ~/.ray/auth_token)?"
+    return "; if the cluster asks for a token: set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 
 
 def _init_options(options: RayOptions, *, private: bool) -> dict[str, Any]:

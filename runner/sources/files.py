@@ -16,7 +16,7 @@ from runner.sources import partitions
 from runner.sources.filters import filter_columns as filter_columns
 from runner.sources.filters import filter_expression
 from runner.sources.formats import Arrow, Format, FormatName, Look, Orc, first_line
-from runner.sources.listing import list_entries, nearest_existing, once
+from runner.sources.listing import is_nowhere, list_entries, nearest_existing, once
 from runner.sources.opening import opened
 from runner.sources.parquet import Parquet
 from runner.sources.reader import FilesReader as FilesReader
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TEXT = frozenset({"csv", "jsonl"})  # an empty file is one without rows
 NOT_VALUES = frozenset({"path", "format", "storage_options", "allow_empty"})  # see `Files.settings`
+NOWHERE = "not even the folder above it is there; source.allow_empty=true accepts an empty input, not a wrong place"
 ALLOWED = "(source.allow_empty=true makes an empty input a success)"
 
 
@@ -85,10 +86,9 @@ class Files:
             ConfigError: There is none, and `allow_empty` is false.
         """
         entries = list_entries(self._paths, self.storage_options)
-        if not self.allow_empty and (
-            idle := [path for path, found in zip(self._paths, entries, strict=True) if not found]
-        ):
-            raise ConfigError(shortened([self._nothing(path) for path in idle]))
+        idle = [path for path, found in zip(self._paths, entries, strict=True) if not found]
+        if problems := [each for each in map(self._nothing, idle) if each]:
+            raise ConfigError(shortened(problems))
         listed = found = once(entries)
         vars(self)["_partition_types"] = self._types_among(listed)
         if self.partitioning and self.filters:
@@ -117,7 +117,9 @@ class Files:
         return f"source.filters={self.filters}: exclude all {listed} files of source.path={shown} {ALLOWED}"
 
     def _nothing(self, path: str) -> str:
-        """An entry without a file: other entries' files do not make up for it."""
+        """What is wrong with an entry without a file: other entries' files do not make up for it."""
+        if self.allow_empty:
+            return f"source.path={path}: {NOWHERE}" if is_nowhere(path, self.storage_options) else ""
         there = nearest_existing(path, self.storage_options)
         hint = f"; {there} exists, what should be below it does not" if there and there != path else ""
         if there and there == absolute(path):

@@ -132,6 +132,17 @@ def _version(found: Mapping[str, Any]) -> str:
     return str(next(known, "")).strip('"')
 
 
+def is_nowhere(entry: str, options: Mapping[str, Any]) -> bool:
+    """Whether even the folder above is not there, as far as it may be looked at: on an object store, whether nothing lies below it."""
+    fs, path = locate(absolute(entry), options)
+    root = "/".join(path.split("/")[: plain_segments(path)]) if MAGIC & set(path) else path
+    above = posixpath.dirname(root.rstrip("/"))
+    try:
+        return bool(above) and info(fs, above) is None
+    except Exception:
+        return False
+
+
 def nearest_existing(path: str, options: Mapping[str, Any]) -> str:
     """The deepest folder above a local path that exists, to say where a path goes wrong; `""` elsewhere."""
     if not is_local(path):
