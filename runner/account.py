@@ -161,4 +161,5 @@ class Account:
         if self.ledger.recorded is not None:
             with contextlib.suppress(Exception):  # the first error is the one to tell
                 self.ledger.flush()
+            with contextlib.suppress(Exception):
                 self.ledger.store.replace(self.ledger.in_run("report.json"), report.to_json())

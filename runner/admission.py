@@ -31,22 +31,29 @@ def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accep
 
 
 def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> Ledger:
-    """Make a sink that was not refused ready.
-
-    What is to be overwritten is wiped, also another job's records that nothing was ever committed under (a model that never
-    worked); a difference that is accepted is recorded.
+    """Make a sink that was not refused ready; a difference that is accepted is recorded.
 
     Returns:
         The ledger to go on with.
     """
     ledger.drop_stale_temporaries()
-    if ledger.differences(fields, accept) or (save_mode == "overwrite" and ledger.complete):
-        return ledger.wipe()
+    if is_replaced(ledger, fields, save_mode, accept):
+        return ledger.as_if_empty()
     if (different := ledger.differences(fields)) and ledger.recorded is not None and not ledger.complete:
         note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
         accepted = [*ledger.recorded.accepted, note]
         ledger.rewrite_recipe(replace(ledger.recorded, fields=fields, accepted=accepted))
     return ledger
+
+
+def is_replaced(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> bool:
+    """Whether this job replaces what is recorded in a sink that was not refused.
+
+    That is: another job's output, a complete one, or one that is half deleted already. Another job's records that nothing was ever
+    committed under (a model that never worked) are replaced whatever `sink.save_mode` says.
+    """
+    other = bool(ledger.differences(fields, accept))
+    return other or ledger.half_deleted or (save_mode == "overwrite" and ledger.complete)
 
 
 def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:

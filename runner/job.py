@@ -21,7 +21,6 @@ from runner.dispatch import Dispatcher
 from runner.errors import ConfigError, Incomplete, JobFailed, NothingToDo, RunnerError, SinkRefused
 from runner.ledger import Ledger
 from runner.locations import is_local
-from runner.mark import Mark
 from runner.model import ModelSource
 from runner.output import raise_for, settle
 from runner.overlap import background
@@ -91,7 +90,7 @@ def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
     """The sink marked as this run's: the first write, which shows whether it can be written at all."""
     with contextlib.ExitStack() as stack:
         with telling(sink, SinkRefused):
-            stack.enter_context(Mark(ledger.store, ledger.run_id))
+            stack.enter_context(ledger.mark)
         yield
 
 
@@ -177,7 +176,12 @@ def _ray_seconds() -> float:
 
 
 def _asked(signals: Signals, account: Account) -> bool:
-    """Whether the job was asked to stop; said when it is noticed."""
+    """Whether the job was asked to stop; said when it is noticed.
+
+    Raises:
+        Incomplete: Another run has taken the sink over.
+    """
+    account.ledger.mark.check()
     if signals.asked():
         account.draining(signals.number)
     return signals.number != 0

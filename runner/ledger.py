@@ -6,19 +6,22 @@ first part and then followed; receipts say what is inside the parts, and a part 
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from runner import planning, quarantine, records
 from runner.errors import Incomplete, JobFailed, SinkRefused
+from runner.mark import Mark
 from runner.parallel import THREADS, mapped
 from runner.publishing import told
-from runner.recipe import Recorded
+from runner.recipe import Recorded, seal
 from runner.records import Entry
-from runner.storage import Store, open_input
+from runner.storage import Seal, Store, open_input
 from runner.transience import retrying
 from runner.types import File, Receipt, Shard, Sink
 
@@ -48,13 +51,20 @@ class Ledger:
         recorded: The recipe, `None` in a fresh sink.
         plans: All recorded plans, in order.
         run_id: Names this run under `_runner/runs/`.
+        seal: How the recipe that is in the sink begins; `None` where there is none.
+        mark: By which a run holds the sink; whoever only reads never enters it.
         committed: Ids of the shards whose parts were listed when it was opened, and of those committed since.
+        replaces: The records of an older output, which lies in the sink untouched until a recipe is recorded.
     """
+
+    replaces: Ledger | None = None
 
     def __init__(self, sink: Sink, run_id: str) -> None:
         """Read the recipe, the plans and one listing."""
         self.store: Store = sink.store
         self._sink, self.run_id = sink, run_id
+        self.mark = Mark(self.store, run_id)
+        self.seal: Seal | None = None
         self._listed = self.store.names()
         self.recorded = self._read_recipe()
         self.plans = self._read_plans()
@@ -65,6 +75,7 @@ class Ledger:
 
     def _read_recipe(self) -> Recorded | None:
         text = self.store.read(RECIPE)
+        self.seal = None if text is None else Seal(RECIPE, seal(text))
         try:
             return None if text is None else Recorded.from_json(text)
         except (ValueError, KeyError, TypeError) as error:
@@ -120,6 +131,11 @@ class Ledger:
         """Whether the sink holds nothing at all but hidden files."""
         return self.recorded is None and not self.plans and not any(map(_is_visible, self._listed))
 
+    @property
+    def half_deleted(self) -> bool:
+        """Whether a run that was replacing this output was stopped while it deleted it."""
+        return self.recorded is not None and self.recorded.replaced
+
     def listed(self, name: str) -> bool:
         """Whether the last listing had this file, which is no part."""
         return name in self._listed
@@ -141,16 +157,69 @@ class Ledger:
         """The input files of all plans, by path."""
         return {fragment.file.path: fragment.file for shard in self.shards for fragment in shard.fragments}
 
+    # ------------------------------------------------ replacing an older output
+
+    def as_if_empty(self) -> Ledger:
+        """A ledger with nothing in it, to plan what will replace this output. Nothing is deleted before a recipe is recorded."""
+        fresh = copy.copy(self)
+        fresh.replaces = self
+        fresh.recorded, fresh.seal, fresh.plans, fresh.committed, fresh._listed = None, None, [], set(), {}
+        return fresh
+
+    def _delete_replaced(self, older: Ledger) -> None:
+        """Delete the older output, which must still be what it was when this run looked at it.
+
+        Raises:
+            Incomplete: It is not: another run has written since.
+        """
+        self.mark.confirm()
+        now = Ledger(self._sink, self.run_id)
+        if (now.recorded, now.plans, now.committed) != (older.recorded, older.plans, older.committed):
+            raise Incomplete(
+                f"sink.path={self.store.root}: another run wrote here while this one prepared to replace the output; nothing was deleted"
+            )
+        now.wipe()
+
+    def wipe(self) -> None:
+        """Delete what our own records name, and nothing else; nor what this run itself has written.
+
+        `_SUCCESS` goes first, so that no reader trusts the rest. Then the recipe says that the output is being replaced: if this
+        run dies now, the next one deletes the rest, rather than taking it for output that is worth finishing. Its seal is another one from
+        now on, so that no worker of an earlier run publishes a part that nobody would delete.
+        """
+        self.store.delete(SUCCESS)
+        if self.recorded is not None:
+            self.rewrite_recipe(replace(self.recorded, replaced=True, run=self.run_id))
+        ours = [
+            name
+            for name in sorted(self._listed)
+            if OUR_RECORDS.fullmatch(name) and not name.startswith(self.in_run(""))
+        ]
+        plans = [name for name in ours if name.startswith("_runner/plan-")]
+        others = [name for name in ours if name not in {*plans, RECIPE}]
+        parts = [self.part(shard) for shard in self.shards if shard.id in self.committed]
+        for _ in mapped(self.store.delete, [*parts, *others]):
+            pass
+        for name in [*reversed(plans), RECIPE]:  # what names the rest goes last
+            self.store.delete(name)
+
     # ------------------------------------------------ recording
 
     def record_recipe(self, recipe: Recorded) -> Recorded:
-        """Create the recipe; what another run created first wins.
+        """Create the recipe, after deleting the output that it replaces; what another run created first wins.
 
         Raises:
+            Incomplete: Another run has changed the output that this one was to replace.
             SinkRefused: Another run of another job was first.
         """
-        if self.store.create(RECIPE, recipe.to_json()):
-            self.recorded = recipe
+        if self.replaces is not None:
+            self._delete_replaced(self.replaces)
+            self.replaces = None
+        self.mark.check()
+        recipe = replace(recipe, run=self.run_id)
+        text = recipe.to_json()
+        if self.store.create(RECIPE, text):
+            self.recorded, self.seal = recipe, Seal(RECIPE, seal(text))
         else:
             theirs = self._read_recipe()
             if theirs is None or theirs.fingerprint != recipe.fingerprint:
@@ -160,12 +229,15 @@ class Ledger:
 
     def rewrite_recipe(self, recipe: Recorded) -> Recorded:
         """Replace the recipe: a difference was accepted, or the first row ever fixed the output schema."""
-        self.store.replace(RECIPE, recipe.to_json())
-        self.recorded = recipe
+        self.mark.check()
+        text = recipe.to_json()
+        self.store.replace(RECIPE, text)
+        self.recorded, self.seal = recipe, Seal(RECIPE, seal(text))
         return recipe
 
     def record_plan(self, shards: Sequence[Shard]) -> None:
         """Create the next plan; what another run created first is followed instead."""
+        self.mark.check()
         name = f"_runner/plan-{len(self.plans):06d}.parquet"
         if self.store.create(name, records.plan_file(shards)):
             self.plans.append(list(shards))
@@ -185,6 +257,7 @@ class Ledger:
 
     def unmark(self) -> None:
         """Take `_SUCCESS` away before something is added."""
+        self.mark.check()
         self.store.delete(SUCCESS)
         self._listed.pop(SUCCESS, None)
 
@@ -196,8 +269,9 @@ class Ledger:
             self.flush()
 
     def flush(self) -> None:
-        """Write the receipts received since the last time."""
+        """Write the receipts received since the last time; they say nothing of the parts of whoever has taken the sink over."""
         if self._receipts:
+            self.mark.check()
             lines = "".join(map(records.receipt_line, self._receipts))
             self.store.replace(self.in_run(f"receipts-{self._files}.jsonl"), lines.encode())
             self._files += 1
@@ -217,9 +291,10 @@ class Ledger:
             skipped: Input files that were left out by name.
 
         Raises:
-            Incomplete: The listing and the plans differ: which files.
+            Incomplete: The listing and the plans differ: which files. Or another run has taken the sink over.
             JobFailed: A part is damaged.
         """
+        self.mark.confirm()
         self.flush()
         self._listed = self.store.names()
         sizes = self._parts_listed()
@@ -232,7 +307,9 @@ class Ledger:
         self._drop_stale_quarantine(entries)
         self._read_back(entries, sizes)
         del sizes
+        self.mark.confirm()
         retrying(lambda: self._publish_manifest(everything_skipped, entries))
+        self.mark.confirm()
         self.store.replace(SUCCESS, b"")
 
     def _publish_manifest(self, skipped: Sequence[str], entries: Mapping[str, bytes]) -> None:
@@ -316,21 +393,6 @@ class Ledger:
         """Rows read and rows quarantined by earlier runs, as far as their receipts tell."""
         counts = {shard: (entry.rows_in, entry.rows_quarantined) for shard, entry in self._told()}
         return sum(rows for rows, _ in counts.values()), sum(bad for _, bad in counts.values())
-
-    def wipe(self) -> Ledger:
-        """Delete what our own records name, and nothing else; `_SUCCESS` first, so that no reader trusts the rest."""
-        self.store.delete(SUCCESS)
-        ours = sorted(
-            name for name in self._listed if OUR_RECORDS.fullmatch(name) and not name.startswith(self.in_run(""))
-        )
-        plans = [name for name in ours if name.startswith("_runner/plan-")]
-        others = [name for name in ours if name not in {*plans, RECIPE}]
-        parts = [self.part(shard) for shard in self.shards if shard.id in self.committed]
-        for _ in mapped(self.store.delete, [*parts, *others]):
-            pass
-        for name in [*reversed(plans), RECIPE]:  # what names the rest goes last
-            self.store.delete(name)
-        return Ledger(self._sink, self.run_id)
 
 
 def _is_visible(name: str) -> bool:

@@ -1,40 +1,47 @@
-"""The mark on a sink: who writes here, since when. Advisory: it spares two runs each other's work.
+"""The mark on a sink: which run writes here, since when.
 
-Output stays correct without it, since both runs follow the same recorded plans and publish the same bytes under the same
-names. It is refreshed while its run lives, and taken over once it is stale, or at once where its process is known to be gone.
+It keeps two runs out of each other's way. It is refreshed while its run lives, and taken over once it is stale, or at once where its
+process is known to have ended. A run that stood still (a stopped process, a paused machine) may find it taken over when it
+goes on: then it stops. What its workers were about to publish meanwhile is kept back by the seal of the recipe (`Store.holds`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from runner.errors import Incomplete
+from runner.holder import Holder, has_ended, holder_of, this_process
 from runner.storage import Store
 
 MARK = "_runner/mark.json"
 REFRESH_SECONDS = 10.0
 STALE_SECONDS = 60.0
+LATE_SECONDS = 30.0  # since the mark was last seen: after that it is read again before anything is begun
+WATCH_SECONDS = 5.0  # between two looks at a mark whose time cannot be true
 _living: set[str] = set()  # the runs of this process that hold a mark
 
 
 class Mark:
-    """A context in which the sink is marked as this run's."""
+    """A context in which the sink is marked as this run's. Outside of it, nothing is held and nothing is checked."""
 
-    def __init__(self, store: Store, run_id: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         """Take the sink's folder, and the run that asks."""
-        self._store, self._run_id, self._now = store, run_id, now
-        self._since = now()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep_fresh, name="sink mark", daemon=True)
+        self._store, self._run_id, self._now, self._sleep = store, run_id, now, sleep
+        self._since = self._seen = now()
+        self._asked = float("-inf")
+        self._lost: Holder | None = None
+        self._held = False
+        self._ended, self._looking = threading.Event(), threading.RLock()
 
     def __enter__(self) -> Mark:
         """Set the mark.
@@ -42,88 +49,114 @@ class Mark:
         Raises:
             Incomplete: Another run that seems to live holds it.
         """
+        self._seen = self._now()
         if not self._store.create(MARK, self._content()):
-            held = self._read()
-            if held is not None and not self._mine(held) and not abandoned(held, self._now()):
-                raise Incomplete(self._refusal(held))
+            text = self._store.read(MARK)
+            if text is not None and self._lives(text):
+                raise Incomplete(self._refusal(holder_of(text)))
             self._store.replace(MARK, self._content())
+        self._held = True
         _living.add(self._run_id)
+        self._thread = threading.Thread(target=self._keep_fresh, name="sink mark", daemon=True)
         self._thread.start()
         return self
 
-    def _mine(self, held: Mapping[str, Any]) -> bool:
-        """Whether this run set the mark itself, by a try whose answer was lost on the way."""
-        return held.get("run_id") == self._run_id
+    def _lives(self, text: bytes) -> bool:
+        """Whether another run that seems to live has set this mark."""
+        held = holder_of(text)
+        if held.run_id == self._run_id:  # set by a try whose answer was lost on the way
+            return False
+        if has_ended(held, _living):
+            return False
+        age = self._now() - held.refreshed
+        return self._changes(text) if age < -STALE_SECONDS else age <= STALE_SECONDS
+
+    def _changes(self, text: bytes) -> bool:
+        """Whether a mark of the future is refreshed within a minute: its host's clock is ahead, so only watching it tells."""
+        for _ in range(int(STALE_SECONDS / WATCH_SECONDS)):
+            self._sleep(WATCH_SECONDS)
+            if self._store.read(MARK) != text:
+                return True
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take the mark away, unless another run has taken it over."""
+        self._held = False
         self._ended.set()
         self._thread.join()
         _living.discard(self._run_id)  # also where the mark cannot be deleted: this process may run the job again
         with contextlib.suppress(OSError):  # an end that cannot be marked leaves a mark that goes stale
-            if (held := self._read()) is not None and held.get("run_id") == self._run_id:
+            if holder_of(self._store.read(MARK) or b"").run_id == self._run_id:
                 self._store.delete(MARK)
 
-    def _keep_fresh(self) -> None:
-        while not self._ended.wait(REFRESH_SECONDS):
+    # ------------------------------------------------ while it is held
+
+    def check(self) -> None:
+        """Make sure that this run still holds the sink. Reads the mark only if that was not done for half a minute.
+
+        A storage that does not answer now is no reason to stop: the workers ask it again before they publish.
+
+        Raises:
+            Incomplete: Another run has taken the sink over.
+        """
+        now = self._now()
+        if self._held and not 0 <= now - self._seen <= LATE_SECONDS and not 0 <= now - self._asked < REFRESH_SECONDS:
             with contextlib.suppress(OSError):
+                self._look()
+            self._asked = self._now()
+        self._refuse_lost()
+
+    def confirm(self) -> None:
+        """Make sure by reading the mark, before what cannot be taken back.
+
+        Raises:
+            Incomplete: Another run has taken the sink over.
+        """
+        if self._held:
+            self._look()
+        self._refuse_lost()
+
+    def _refuse_lost(self) -> None:
+        if self._lost is not None:
+            raise Incomplete(self._loss(self._lost))
+
+    def _look(self) -> float:
+        """Read the mark; the time from which on it may have changed again."""
+        with self._looking:
+            asked, text = self._now(), self._store.read(MARK)
+            if (held := holder_of(text or b"")).run_id != self._run_id:
+                self._lost = held
+            else:
+                self._seen = asked  # and not the time of the answer: this process may have been stopped in between
+            return asked
+
+    def _keep_fresh(self) -> None:
+        while self._lost is None and not self._ended.wait(REFRESH_SECONDS):
+            with contextlib.suppress(Exception):  # whatever it was, the next round may do better
+                self._refresh()
+
+    def _refresh(self) -> None:
+        with self._looking:  # nobody reads the mark while it is replaced, which is not atomic everywhere
+            seen = self._look()
+            if self._lost is None and 0 <= self._now() - seen <= LATE_SECONDS:
                 self._store.replace(MARK, self._content())
 
     def _content(self) -> bytes:
-        who = {"run_id": self._run_id, "host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
-        return json.dumps({**who, "since": self._since, "refreshed": self._now()}).encode()
+        return this_process(self._run_id, self._since, self._now()).to_json()
 
-    def _read(self) -> dict[str, Any] | None:
-        text = self._store.read(MARK)
-        try:
-            content = json.loads(text or b"{}")
-        except ValueError:
-            return {}
-        return content if text is not None and isinstance(content, dict) else None
-
-    def _refusal(self, held: Mapping[str, Any]) -> str:
-        ago = self._now() - held.get("since", self._now())
+    def _refusal(self, held: Holder) -> str:
+        ago = f", for {self._now() - held.since:.0f} s" if 0 < held.since <= self._now() else ""
         return (
-            f"sink.path={self._store.root}: another run is writing here: {held.get('run_id')} on {held.get('host')}, process "
-            f"{held.get('pid')}, for {ago:.0f} s; wait for it, or stop it "
+            f"sink.path={self._store.root}: another run is writing here: {held}{ago}; wait for it, or stop it "
             f"(a mark that is not refreshed for {STALE_SECONDS:.0f} s is taken over)"
         )
 
-
-def abandoned(held: Mapping[str, Any], now: float) -> bool:
-    """Whether the run that set this mark is gone: not heard of for a minute, or its process on this host has ended."""
-    if now - float(held.get("refreshed", 0)) > STALE_SECONDS:
-        return True
-    if held.get("host") != _host():
-        return False
-    if _started(int(held.get("pid", 0))) != held.get("started"):
-        return True
-    return held.get("pid") == os.getpid() and held.get("run_id") not in _living
-
-
-def _host() -> str:
-    """This host, until it boots again."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip()[:8] if boot.exists() else ''}"
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, `None` if there is none: process numbers are used again."""
-    with contextlib.suppress(OSError, IndexError):
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if state in "ZX" else fields[18]  # one that nobody has waited for yet is gone all the same
-    if Path("/proc/self").exists():
-        return None
-    return "alive" if _alive(pid) else None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    def _loss(self, held: Holder) -> str:
+        who = (
+            f"another run took it over: {held}"
+            if held.run_id
+            else "its mark is gone: another run took it over and ended"
+        )
+        return f"sink.path={self._store.root}: this run stood still, and no longer holds the sink; {who}; this run stops here"

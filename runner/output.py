@@ -36,11 +36,13 @@ def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sign
     """
     ledger = account.ledger
     recipe = replace(_recipe(job, survey, ledger.recorded), run=ledger.run_id, secrets=known())
-    final = recipe.predictions is not None
-    if not final:
-        recipe, final = prove(job, recipe, survey, account, pool, signals)
+    declared = final = recipe.predictions is not None
+    if not declared or ledger.replaces:  # an older output is given up only for a model that has predicted something
+        recipe, seen = prove(job, recipe, survey, account, pool, signals)
+        final = declared or seen
     _check(job, recipe)
     recorded = _record(job, survey, ledger, recipe.predictions if final else None)
+    recipe = replace(recipe, seal=ledger.seal)
     return recipe if recorded.output_schema is None else replace(recipe, predictions=recorded.output_schema)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
+from runner.admission import is_replaced
 from runner.job import open_ledger, setup_of, survey_of
 from runner.planning import demands
 from runner.report import counted, size
@@ -23,6 +24,8 @@ def preview(job: Job, plan: Plan) -> list[str]:
         ConfigError, SinkRefused: As a run would.
     """
     ledger = open_ledger(job, "preview")
+    replaced = is_replaced(ledger, job.fields, job.sink.save_mode, job.sink.accept)
+    there, ledger = len(ledger.committed), ledger.as_if_empty() if replaced else ledger
     survey = survey_of(job, ledger)
     pending = {shard.id for shard in survey.pending}
     shards = [*ledger.shards, *survey.new]
@@ -30,6 +33,7 @@ def preview(job: Job, plan: Plan) -> list[str]:
         *_table(shards, pending),
         *_totals(shards, pending),
         *(f"note: {note}" for note in survey.notes),
+        *([f"note: replaces the output that is there: {counted(there, 'part')}"] if replaced and there else ()),
         f"each call asks for {_asked(job)}",
         *_fitting(job),
         *(tune(job, survey, survey.pending or shards) if plan.tune_batch else ()),

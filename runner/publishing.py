@@ -12,7 +12,8 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -23,6 +24,30 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl
 CREATE_BLOCK = 64 * 1024**2  # one request creates up to this: only that is exclusive on every S3
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _CREATING = threading.Lock()
+
+
+class TakenOver(OSError):
+    """What was written is not published: the folder belongs to another job by now."""
+
+
+# What is asked right before a file appears, in the thread that publishes it. It is not an argument because a sink stands in between,
+# whose `write` says nothing of it: so each sink that publishes by a `Store` is asked, also one that was written by somebody else.
+_asked: ContextVar[Callable[[], None] | None] = ContextVar("asked", default=None)
+
+
+@contextlib.contextmanager
+def asking(ask: Callable[[], None]) -> Iterator[None]:
+    """Call `ask` right before each file that this thread publishes within the block; what it raises keeps the file back."""
+    token = _asked.set(ask)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def _ask() -> None:
+    if (ask := _asked.get()) is not None:
+        ask()
 
 
 class Written(NamedTuple):
@@ -112,6 +137,7 @@ def publish_by_rename(fs: Any, path: str, shown: str) -> Iterator[Measured]:
             yield (measured := Measured(file))
             _sync(fs, file)
         measured.close()
+        _ask()
         _move(fs, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -144,6 +170,7 @@ def publish_object(fs: Any, path: str, shown: str) -> Iterator[Measured]:
         file = fs.open(path, "wb")
     try:
         yield Measured(file)
+        _ask()
         with told(shown):
             file.close()
     except BaseException:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+FIELDS = b'"fields"'  # the key that comes after what identifies a recipe
+
+
 @dataclass(frozen=True)
 class Recorded:
     """The recipe as a sink has it.
@@ -24,6 +27,8 @@ class Recorded:
         config: The resolved config, redacted.
         versions: Of the packages that wrote it.
         accepted: Differences that `sink.accept` has let pass, oldest first.
+        replaced: Whether a run has begun to delete this output, to put another in its place.
+        run: The run that created it; empty in what earlier versions wrote.
     """
 
     fields: Mapping[str, Any]
@@ -32,6 +37,8 @@ class Recorded:
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     accepted: Sequence[Mapping[str, Any]] = ()
+    replaced: bool = False
+    run: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -42,10 +49,12 @@ class Recorded:
         """For people and for `from_json`."""
         content = {
             "fingerprint": self.fingerprint,
+            "run": self.run,
             "fields": self.fields,
             "source_schema": _spelled(self.source_schema),
             "output_schema": _spelled(self.output_schema),
             "accepted": list(self.accepted),
+            "replaced": self.replaced,
             "versions": self.versions,
             "config": self.config,
             "arrow": {
@@ -66,7 +75,14 @@ class Recorded:
             config=content["config"],
             versions=content["versions"],
             accepted=content["accepted"],
+            replaced=content.get("replaced", False),
+            run=content.get("run", ""),
         )
+
+
+def seal(text: bytes) -> bytes:
+    """The beginning of a recorded recipe: its fingerprint and the run that created it, by which it is told from any other."""
+    return text[: text.find(FIELDS)]
 
 
 def _spelled(schema: pa.Schema | None) -> dict[str, str] | None:

@@ -63,6 +63,19 @@ def digest(uri: str, options: Mapping[str, Any] | None = None) -> str:
 
 
 @dataclass(frozen=True)
+class Seal:
+    """A file that a folder must hold, known by how it begins.
+
+    Attributes:
+        name: Path below the folder.
+        begins: Its first bytes.
+    """
+
+    name: str
+    begins: bytes
+
+
+@dataclass(frozen=True)
 class Store:
     """A folder on some storage. What goes wrong is an `OSError` that names the path.
 
@@ -100,6 +113,15 @@ class Store:
                 return bytes(retrying(lambda: fs.cat_file(f"{root}/{name}")))
             except FileNotFoundError:
                 return None
+
+    def holds(self, seal: Seal) -> bool:
+        """Whether the file that the seal names is there and begins as it says: one small read."""
+        fs, root = _open(self)
+        with told(self.path(seal.name)):
+            try:
+                return bool(retrying(lambda: _head(fs, f"{root}/{seal.name}", len(seal.begins))) == seal.begins)
+            except FileNotFoundError:
+                return False
 
     def delete(self, name: str) -> None:
         """Delete a file; none is fine."""
@@ -142,6 +164,13 @@ def _opened(root: str, options: str, pid: int) -> tuple[Any, str]:  # noqa: ARG0
 
 def _open(store: Store) -> tuple[Any, str]:
     return _opened(store.root, json.dumps(dict(store.options), sort_keys=True, default=str), os.getpid())
+
+
+def _head(fs: Any, path: str, size: int) -> bytes:
+    if on_disk(fs):
+        with fs.open(path, "rb") as file:
+            return bytes(file.read(size))
+    return bytes(fs.cat_file(path, start=0, end=size))
 
 
 def _sizes(fs: Any, folder: str) -> dict[str, int]:

@@ -67,6 +67,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
         notes.append(_uncovered(new, job.errors.on_new_input))
         new = []
     if not new:
+        _refuse_to_replace_by_nothing(ledger)
         schema = ledger.recorded.source_schema if ledger.recorded else None
         return Survey(schema, [], ledger.pending(), skipped, notes)
     fragments, found = job.source.inspect(new, needed_columns(job))
@@ -84,6 +85,16 @@ def _refuse_twins(ledger: Ledger) -> None:
         raise SinkRefused(
             f"sink.path={ledger.store.root}: its recorded plan has several shards of one id, so rows may be missing without "
             "a trace; predict anew into another sink.path"
+        )
+
+
+def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
+    """An input that is empty by mistake (a wrong path under `source.allow_empty`) must not cost the predictions that are there."""
+    there = ledger.replaces.committed if ledger.replaces else ()
+    if there:
+        raise ConfigError(
+            f"source.path: there is no input, and sink.save_mode=overwrite would replace the {counted(len(there), 'part')} in "
+            f"sink.path={ledger.store.root} by nothing; mend the path, or delete the output yourself if an empty one is right"
         )
 
 

@@ -39,9 +39,10 @@ from runner.predicting import (
     without,
 )
 from runner.process import where_i_am
-from runner.publishing import Written
+from runner.publishing import TakenOver, Written, asking
 from runner.quarantine import BadRow, Budget
 from runner.secrets import hide, learn
+from runner.storage import Seal
 from runner.transience import is_transient
 from runner.types import (
     Answer,
@@ -91,6 +92,7 @@ class Recipe:
         run: Names the run, for what a worker process keeps from call to call, and for what is kept of first batches.
         kept: Ids of the shards whose first batches are kept.
         secrets: What no text that leaves the worker may hold.
+        seal: What the sink holds as long as it is this job's; `None` for what publishes nothing.
     """
 
     reader: Reader
@@ -108,6 +110,7 @@ class Recipe:
     kept: frozenset[str] = frozenset()
     rename: Mapping[str, str] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
+    seal: Seal | None = None
 
     def fragments(self, shard: Shard) -> list[Fragment]:
         """What is read of a shard."""
@@ -120,6 +123,18 @@ class Recipe:
     def rows(self, shard: Shard, read: Callable[[Fragment], Iterator[pa.Table | Unreadable]]) -> Rows:
         """The shard's batches, of the tables that `read` gives for its fragments."""
         return Rows(self.reader, read, self.fragments(shard), self.batch_size, self.budget)
+
+    def refuse_lost_sink(self) -> None:
+        """Keep back what was predicted if the sink has become another job's.
+
+        Raises:
+            TakenOver: It has.
+        """
+        store = self.sink.store
+        if self.seal is not None and not store.holds(self.seal):
+            raise TakenOver(
+                f"sink.path={store.root}: {self.seal.name} is not the one that this run began with: another run has taken the sink over"
+            )
 
     def predicting(self, predictor: Predictor, pieces: int = 1) -> Predicting:
         """The predictor, held to the output schema once that is fixed, and given each batch in so many pieces."""
@@ -266,7 +281,8 @@ class _ShardRun:
 
     def _write(self, tables: Handover[pa.Table]) -> Written:
         try:
-            return self._recipe.sink.write(self._shard, self._schema, iter(tables))
+            with asking(self._recipe.refuse_lost_sink):
+                return self._recipe.sink.write(self._shard, self._schema, iter(tables))
         finally:
             tables.leave()
 
@@ -291,7 +307,8 @@ class _ShardRun:
                 columns = [*sifted.batch.select(self._recipe.keep).columns, *sifted.predictions.columns]
                 yield pa.table(columns, schema=self._schema)
         if bad := self._all_bad():
-            quarantine.publish(self._recipe.sink.store, self._shard, self._recipe.reader, bad)
+            with asking(self._recipe.refuse_lost_sink):
+                quarantine.publish(self._recipe.sink.store, self._shard, self._recipe.reader, bad)
 
     def _all_bad(self) -> list[BadRow]:
         """What cannot be parsed and what cannot be predicted, in the order of the input."""

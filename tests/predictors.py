@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -106,6 +107,17 @@ def failing_on(value: int, unless: str = "") -> Predictor:
     def predict(batch: pd.DataFrame) -> pd.DataFrame:
         if (batch["x"] == value).any() and not (unless and Path(unless).exists()):
             raise ArithmeticError(f"cannot predict {value}")
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def swapping(from_: str, to: str, value: int) -> Predictor:
+    """Doubles; while it predicts `value`, a file comes to lie in the place of another."""
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        if (batch["x"] == value).any() and Path(to).exists():
+            shutil.copyfile(from_, to)
         return pd.DataFrame({"twice": batch["x"] * 2})
 
     return predict
