@@ -9,6 +9,7 @@ from typing import Any
 from runner.errors import SinkRefused
 from runner.ledger import Ledger, named
 from runner.planning import NOT_GIVEN
+from runner.sealed import told_difference
 from runner.types import SaveMode
 
 
@@ -58,9 +59,7 @@ def is_replaced(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, 
 
 def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
     width = max(len(name) for name in different)
-    lines = [
-        f"  {name:<{width}}  there: {_spelled(was)}   now: {_spelled(now)}" for name, (was, now) in different.items()
-    ]
+    lines = [f"  {name:<{width}}  {told_difference(was, now, _spelled)}" for name, (was, now) in different.items()]
     return "\n".join(
         [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
          "give another sink.path, sink.save_mode=overwrite to replace it, or "

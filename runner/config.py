@@ -23,6 +23,7 @@ from runner.help import CONF
 from runner.overrides import unknown
 from runner.quarantine import tolerant
 from runner.resolve import is_broken, resolved
+from runner.sealed import environment_references
 from runner.secrets import holds_password, learn, literals, redacted, secret_values, shown
 from runner.spec import Job
 from runner.storage import absolute
@@ -115,7 +116,13 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     if found or job is None or top is None or plan is None or verify is None:
         raise ConfigError(_once([*found, *parts.data_problems()]))
     command = _command(known.argv, parts.sink_path, job) if known.argv is not None else None
-    job = replace(job, config=redacted(raw), sink_path=parts.sink_path, command=command)
+    job = replace(
+        job,
+        config=redacted(raw),
+        references=environment_references(raw, values),
+        sink_path=parts.sink_path,
+        command=command,
+    )
     return Checked(job, top.action, plan, verify, notes)
 
 

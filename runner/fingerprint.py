@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.check import defaults
 from runner.errors import ConfigError
+from runner.sealed import Referring
 from runner.secrets import is_secret, redacted
 from runner.storage import absolute, digest
 from runner.targets import code_of
@@ -27,7 +28,12 @@ NOT_ROWS = frozenset(
 
 
 def fingerprint_fields(
-    model: Loader, predict: Predict, source: Mapping[str, Any], sink: Mapping[str, Any], batch_size: int
+    model: Loader,
+    predict: Predict,
+    source: Mapping[str, Any],
+    sink: Mapping[str, Any],
+    batch_size: int,
+    references: Mapping[str, str],
 ) -> dict[str, Any]:
     """Name to value, as the recipe records them and a refusal shows them side by side.
 
@@ -37,13 +43,14 @@ def fingerprint_fields(
         source: What `source_settings` tells.
         sink: What the sink's `settings` tell.
         batch_size: Rows per call of the predictor.
+        references: Texts that the environment gave, each with what refers to it.
     """
     code = {"predict.version": predict.version} if predict.version is not None else {"model.code": model.code}
     return {
         "model": model.target,
         "model.arguments": _plain(model.arguments),
         **code,
-        **_artifacts(model, predict),
+        **_artifacts(model, predict, references),
         "predict.input": predict.input,
         "predict.columns": predict.columns,
         **({"predict.rename": predict.rename} if predict.rename else {}),
@@ -83,14 +90,20 @@ def made_of(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _artifacts(model: Loader, predict: Predict) -> dict[str, Any]:
+def _artifacts(model: Loader, predict: Predict, references: Mapping[str, str]) -> dict[str, Any]:
     """Checksums of the files that the model is made of, by path."""
     options = model.arguments.get("storage_options") or {}
     paths = predict.artifacts
     if paths is None:
         own = model.arguments.get("path")
         paths = [own] if isinstance(own, str) else []
-    return {f"{ARTIFACT}{path}": _digest(path, options) for path in paths}
+    return {_named(path, references): _digest(path, options) for path in paths}
+
+
+def _named(path: str, references: Mapping[str, str]) -> str:
+    """An artifact's field; a path that the environment gave is not in its name, but known to who compares."""
+    plain = f"{ARTIFACT}{path}"
+    return Referring(f"{ARTIFACT}{references[path]}", plain) if path in references else plain
 
 
 def _digest(path: str, options: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner import planning
+from runner.sealed import revive
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +71,7 @@ class Recorded:
         content = json.loads(text)
         schemas = {name: _decoded(encoded) for name, encoded in content["arrow"].items()}
         return cls(
-            content["fields"],
+            revive(content["fields"]),
             **schemas,
             config=content["config"],
             versions=content["versions"],

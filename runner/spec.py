@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from runner.fingerprint import fingerprint_fields, source_settings
+from runner.sealed import seal
 from runner.types import Auto, Errors, Loader, Mode, Predict, RayOptions, Resources, Sink, Source
 
 
@@ -19,6 +20,7 @@ class Job:
         batch_size: Rows per call of the predictor, counted from each shard's start.
         shard_bytes: Target size of a shard; `auto` goes by the input's size; `None` is one shard per file.
         source_made: Of a source that is not built in: its code, and the arguments it was made with.
+        references: Texts that the environment gave, each with what refers to it.
         config: The resolved config, redacted, for the records.
         sink_path: The sink's path as it was given, `None` if it was not.
         command: What continues this job, for people.
@@ -35,6 +37,7 @@ class Job:
     batch_size: int = 65_536
     shard_bytes: int | Auto | None = "auto"
     source_made: Mapping[str, Any] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     sink_path: str | None = None
     command: str | None = None
@@ -48,4 +51,7 @@ class Job:
     def fields(self) -> dict[str, Any]:
         """What the fingerprint is made of: artifacts are read once per job."""
         source = source_settings(self.source, self.source_made)
-        return fingerprint_fields(self.model, self.predict, source, self.sink.settings(), self.batch_size)
+        fields = fingerprint_fields(
+            self.model, self.predict, source, self.sink.settings(), self.batch_size, self.references
+        )
+        return seal(fields, self.references)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from outside import runner, write_data, write_ops
 
-from runner import secrets
+from runner import SinkRefused, run, secrets
 from runner.__main__ import main
+from runner.sealed import revive, seal
 from runner.secrets import HIDDEN, hide, is_secret, learn, literals, redacted, shown, shown_override
 
 VALUE = "hunter2hunter2"
@@ -221,3 +224,98 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin with nothing learnt, and end with what was known before."""
     monkeypatch.setattr(secrets, "_learnt", set())
     secrets._pattern.cache_clear()
+
+
+# ---------------------------------------------------------------- what the fingerprint holds of the environment
+
+OPEN = 'def load(name: str, token: str | None = None, more: dict | None = None):\n    return lambda batch: batch["a"]\n'
+
+
+def keyed_job(**config: Any) -> dict[str, Any]:
+    """A job over a loader of one's own."""
+    return {"source": "parquet", "source.path": "in", "mode": "inline", "sink.path": "out", "model": "custom",
+            "model._target_": "sealed_loader.load", "model.name": "${oc.env:MODEL}", **config}  # fmt: skip
+
+
+@pytest.fixture
+def _keyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path / "in")
+    (tmp_path / "sealed_loader.py").write_text(OPEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "sealed_loader", raising=False)
+    monkeypatch.setenv("MODEL", "first-of-all-models")
+
+
+@pytest.mark.usefixtures("_keyed")
+def test_a_value_of_the_environment_counts_and_is_recorded_as_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(keyed_job())
+    recipe = json.loads(Path("out/_runner/recipe.json").read_text())
+    assert recipe["fields"]["model.arguments"]["name"].startswith("${oc.env:MODEL} (sha256:")
+    assert b"first-of-all-models" not in everything_below(Path("out"))
+    assert run(keyed_job()).committed == 0
+    assert run(keyed_job(**{"model.name": "${vars.m}", "vars.m": "${oc.env:MODEL}"})).committed == 0
+    assert run(keyed_job(**{"model.name": "first-of-all-models"})).committed == 0
+    monkeypatch.setenv("MODEL", "second-of-all-models")
+    with pytest.raises(SinkRefused) as refused:
+        run(keyed_job())
+    assert "model.arguments  the value behind ${oc.env:MODEL} is another one now" in str(refused.value)
+    assert "of-all-models" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("_keyed")
+def test_a_recipe_that_was_recorded_in_plain_text_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As earlier versions wrote it: also with a token in it, which rotates."""
+    monkeypatch.setenv("HF_TOKEN", "the-new-token-1")
+    job = keyed_job(**{"model.token": "${oc.env:HF_TOKEN}"})
+    run(job)
+    recipe = Path("out/_runner/recipe.json")
+    content = json.loads(recipe.read_text())
+    content["fields"]["model.arguments"] = {"name": "first-of-all-models", "token": "the-old-token-1"}
+    recipe.write_text(json.dumps(content))
+    assert run(job).committed == 0
+    with pytest.raises(SinkRefused) as refused:
+        run({**job, "batch_size": 3})
+    assert "token-1" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("_keyed")
+def test_credentials_are_no_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "rotated-1-value")
+    with_token = keyed_job(
+        **{"model.token": "${oc.env:HF_TOKEN}", "model.more": {"headers": {"Authorization": "${oc.env:HF_TOKEN}"}}}
+    )
+    run(with_token)
+    monkeypatch.setenv("HF_TOKEN", "rotated-2-value")
+    assert run(with_token).committed == 0
+    assert run({**with_token, "model.token": None}).committed == 0
+    assert b"rotated-" not in everything_below(Path("out"))
+
+
+@pytest.mark.usefixtures("_keyed")
+def test_an_artifact_from_the_environment_is_known_by_its_reference(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "weights-of-somebody.bin").write_bytes(b"1")
+    monkeypatch.setenv("WEIGHTS", str(tmp_path / "weights-of-somebody.bin"))
+    job = keyed_job(**{"predict.artifacts": ["${oc.env:WEIGHTS}"]})
+    run(job)
+    recipe = Path("out/_runner/recipe.json")
+    content = json.loads(recipe.read_text())
+    assert "artifact ${oc.env:WEIGHTS}" in content["fields"]
+    assert run(job).committed == 0
+    digest = content["fields"].pop("artifact ${oc.env:WEIGHTS}")
+    content["fields"][f"artifact {tmp_path}/weights-of-somebody.bin"] = digest  # as earlier versions named it
+    recipe.write_text(json.dumps(content))
+    assert run(job).committed == 0
+
+
+def test_sealed_values_compare_by_value() -> None:
+    given = seal({"a": ["x", {"b": "secretive"}]}, {"secretive": "${oc.env:A}"})
+    again = seal({"a": ["x", {"b": "secretive"}]}, {"secretive": "${oc.env:A}"})
+    other = seal({"a": ["x", {"b": "another"}]}, {"another": "${oc.env:A}"})
+    recorded = revive(json.loads(json.dumps(given)))
+    assert json.dumps(given) == json.dumps(again)
+    assert given == recorded == {"a": ["x", {"b": "secretive"}]}
+    assert recorded == revive(json.loads(json.dumps(given)))
+    assert recorded not in (other, {"a": ["x", {"b": "another"}]})
+    assert given != other
