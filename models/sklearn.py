@@ -64,6 +64,16 @@ def load(
         raise ValueError(
             f"model.path={path} holds a {type(estimator).__name__}, which has no method model.method={method}"
         )
+    return of(estimator, method, columns, output)
+
+
+def of(
+    estimator: Any,
+    method: Method = "predict",
+    columns: list[str] | None = None,
+    output: str | list[str] = "prediction",
+) -> SklearnPredictor:
+    """A fitted estimator as a predictor; the arguments are those of `load`."""
     known: Sequence[str] | None = getattr(estimator, "feature_names_in_", None)
     wanted = columns if columns is not None or known is None else [str(name) for name in known]
     return SklearnPredictor(estimator, method, wanted, known is not None, output)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from runner.report import Report
 
 Config = Mapping[str, Any] | str | os.PathLike[str]
-Model = Callable[[Any], Any]
+Model = Any  # a function of a batch, or an estimator, which has `predict`
 
 
 def run(
@@ -33,11 +34,13 @@ def run(
             nested or with dots. A group's key chooses its option when its value is a text, and sets keys of the option
             when it is a mapping. Or the path of a YAML file: of the same, a preset (`defaults: [override /mode: actors]`)
             or a whole primary config (`defaults: [config, override source: parquet, _self_]`).
-        model: A predictor, `batch -> predictions`, in place of the config's model. Also taken as the config's `model`.
+            As `source`, a DataFrame or an Arrow table is input itself: it is kept below `outputs/inputs/`.
+        model: A predictor, `batch -> predictions`, in place of the config's model, or an estimator, which has `predict`.
+            Also taken as the config's `model`.
         config_dir: A folder with groups of your own, as `--config-dir`.
 
     Returns:
-        The report of the complete job.
+        The report of the complete job; its `to_pandas()` and `to_arrow()` read the predictions.
 
     Raises:
         ConfigError, SinkRefused: Nothing was run.
@@ -50,8 +53,12 @@ def run(
         1710629
     """
     from runner import job
+    from runner.frames import predictions
 
-    return job.run(_checked(config, model, config_dir).job)
+    checked = _checked(config, model, config_dir).job
+    report = job.run(checked)
+    report.output = partial(predictions, checked.sink)
+    return report
 
 
 def plan(
@@ -96,17 +103,24 @@ class _Given:
 def _checked(config: Config | None, model: Model | None, config_dir: str | os.PathLike[str] | None) -> Checked:
     from runner.composition import composer, use
     from runner.config import Known, check
+    from runner.frames import is_frame, stored
 
     given = _given(config)
     values = dict(given.values)
-    if callable(values.get("model")):
+    if _is_model(values.get("model")):
         model = values.pop("model")
+    if is_frame(values.get("source")):
+        values |= {"source": "parquet", "source.path": str(stored(values["source"], Path("outputs", "inputs")))}
     with composer([*([Path(config_dir)] if config_dir else []), *given.folders], given.name) as hydra:
         examined, keys = _examined(given, values, hydra, model)
         base = hydra.common(examined)
         _update(base, keys, examined)
         run_dir = Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
         return check(use(hydra.job(base)), run_dir, Known(examined.problems, examined.broken, model=model))
+
+
+def _is_model(value: Any) -> bool:
+    return callable(value) or hasattr(value, "predict")
 
 
 # ---------------------------------------------------------------- what was given
@@ -118,7 +132,10 @@ def _given(config: Config | None) -> _Given:
     if isinstance(config, Mapping):
         return _Given(_flat(config))
     if not isinstance(config, str | os.PathLike):
-        raise ConfigError(f"{config!r}: expected a mapping of keys to values, or the path of a YAML file of them")
+        raise ConfigError(
+            f"{config!r:.60}: expected a mapping of keys to values, or the path of a YAML file of them; "
+            "a DataFrame is given as {'source': df}"
+        )
     return _from_file(Path(config))
 
 
@@ -150,10 +167,21 @@ def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value and "." not in str(key):
-            flat |= {f"{key}.{name}": each for name, each in value.items()}
+            flat |= {f"{key}.{name}": _plain(each) for name, each in value.items()}
         else:
-            flat[str(key)] = value
+            flat[str(key)] = _plain(value)
     return flat
+
+
+def _plain(value: Any) -> Any:
+    """As a config holds it: arrays, an index of pandas, tuples and views as lists, NumPy's scalars as Python's."""
+    if hasattr(value, "tolist") and not hasattr(value, "predict"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(_plain(name)): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | Set):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
 # ---------------------------------------------------------------- into one config

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -354,10 +355,27 @@ def check_data(job: Job) -> None:
     job.source.inspect(job.source.files()[:1], needed_columns(job))
 
 
-def _ready(predictor: Predictor) -> Loader:
-    """A predictor given in Python, as a loader."""
-    name = f"{getattr(predictor, '__module__', '')}.{getattr(predictor, '__qualname__', type(predictor).__qualname__)}"
+def _ready(given: Any) -> Loader:
+    """A predictor or an estimator given in Python, as a loader."""
+    predictor = _predictor(given)
+    name = f"{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', type(given).__qualname__)}"
     return Loader(functools.partial(_itself, predictor), name, {}, state_of(predictor))
+
+
+def _predictor(given: Any) -> Predictor:
+    if inspect.isclass(given):
+        name = given.__qualname__
+        raise ConfigError(
+            f"model={name}: is a class; give an instance, such as model={name}(...), or let each job make one: "
+            f"{{'model._target_': '{given.__module__}.{name}'}}"
+        )
+    if callable(given):
+        return cast("Predictor", given)
+    if not callable(getattr(given, "predict", None)):
+        raise ConfigError(f"model={given!r:.60}: expected a function of a batch, or an estimator, which has predict")
+    from models.sklearn import of
+
+    return of(given)
 
 
 def _itself(predictor: Predictor) -> Predictor:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from runner.secrets import hidden
 from runner.types import Failure, Stages, Vitals
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 Status = Literal["complete", "incomplete", "failed", "interrupted"]
 
@@ -70,6 +74,24 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     next_command: str | None = None
+
+    def __post_init__(self) -> None:
+        """Begin without a way to the rows; `runner.run` gives one."""
+        self.output: Callable[[], pa.Table] | None = None
+
+    def to_arrow(self) -> pa.Table:
+        """All rows of the sink, in the order of the input, as an Arrow table.
+
+        Raises:
+            RuntimeError: The report does not come from `runner.run`.
+        """
+        if self.output is None:
+            raise RuntimeError("only a report that runner.run returns can read the predictions; read the sink's files")
+        return self.output()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All rows of the sink, in the order of the input, as a DataFrame."""
+        return self.to_arrow().to_pandas()
 
     def to_json(self) -> bytes:
         """All of it, for programs."""

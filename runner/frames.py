@@ -1,0 +1,68 @@
+"""Data frames and Arrow tables from Python: as input, kept in a file that is named by what it holds, and as output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.sources.files import Files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_GROUP = 131_072  # rows: large input is to be several shards
+
+
+def is_frame(value: Any) -> bool:
+    """Whether it is a DataFrame of pandas or polars, an Arrow table, or what else gives itself to Arrow."""
+    return hasattr(value, "__arrow_c_stream__")
+
+
+def stored(frame: Any, folder: Path) -> Path:
+    """Write a frame to a Parquet file once: the same rows are the same file, so a job that was killed can go on.
+
+    Args:
+        frame: Of pandas (an index with a name becomes a column, another is left out), of polars, or of Arrow.
+        folder: Where to keep it.
+    """
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f".{uuid.uuid4().hex}"
+    try:
+        pq.write_table(_table(frame), fresh, row_group_size=ROW_GROUP)
+        with fresh.open("rb") as file:
+            name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        kept = folder / f"{name}.parquet"
+        if not kept.exists():  # a file that was planned must keep its time
+            os.replace(fresh, kept)  # noqa: PTH105
+    finally:
+        fresh.unlink(missing_ok=True)
+    return kept.absolute()
+
+
+def _table(frame: Any) -> pa.Table:
+    import pyarrow as pa
+
+    if not hasattr(frame, "iloc"):
+        return pa.table(frame).replace_schema_metadata()
+    named = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+    return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata()
+
+
+def predictions(sink: Any) -> pa.Table:
+    """All rows of a sink's parts, in the order of the input."""
+    import pyarrow as pa
+
+    source = Files(
+        sink.store.root, sink.format, partitioning=None, storage_options=sink.storage_options, allow_empty=True
+    )
+    files = sorted(source.files(), key=lambda file: file.path.rpartition("/")[2])
+    fragments, schema = source.inspect(files)
+    if schema is None:
+        return pa.table({})
+    reader = source.reader(schema)
+    return pa.concat_tables([schema.empty_table(), *(table for each in fragments for table in reader.read(each))])
