@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from runner import planning
 from runner.errors import SinkRefused
 from runner.ledger import Ledger, named
 from runner.planning import NOT_GIVEN
 from runner.sealed import told_difference
 from runner.types import SaveMode
+
+DIGEST = "sha256:"
 
 
 def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> None:
@@ -40,10 +42,8 @@ def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, a
     ledger.drop_stale_temporaries()
     if is_replaced(ledger, fields, save_mode, accept):
         return ledger.as_if_empty()
-    if (different := ledger.differences(fields)) and ledger.recorded is not None and not ledger.complete:
-        note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
-        accepted = [*ledger.recorded.accepted, note]
-        ledger.rewrite_recipe(replace(ledger.recorded, fields=fields, accepted=accepted))
+    if ledger.differences(fields) and ledger.recorded is not None and not ledger.complete:
+        ledger.rewrite_recipe(ledger.recorded.accepting(fields))
     return ledger
 
 
@@ -58,14 +58,38 @@ def is_replaced(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, 
 
 
 def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
-    width = max(len(name) for name in different)
-    lines = [f"  {name:<{width}}  {told_difference(was, now, _spelled)}" for name, (was, now) in different.items()]
+    lines = [line for name, pair in different.items() for line in _differing(name, *pair)]
     return "\n".join(
         [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
-         "give another sink.path, sink.save_mode=overwrite to replace it, or "
-         f"sink.accept=[{','.join(different)}] to go on as if they were the same"]
+         "give another sink.path,",
+         "or sink.save_mode=overwrite to replace it,",
+         f"or sink.accept=[{','.join(different)}] to go on as if they were the same", *_versioned(different)]
     )  # fmt: skip
 
 
+def _versioned(different: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """What to do where code differs again and again, and predictions do not."""
+    if "model.code" not in different or "predict.version" in different:
+        return []
+    return ["(predict.version=<name>, given from the first run on, stands for the code)"]
+
+
+def _differing(name: str, was: Any, now: Any) -> list[str]:
+    """A line for each difference; of mappings, for each key that differs."""
+    if isinstance(was, str) and was.startswith(DIGEST) and isinstance(now, Mapping):
+        return [
+            f"  {name}  there: of an earlier version, which compared the text of",
+            "    one file; now each module counts, by its code",
+        ]
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        pairs = planning.differences(was, now).items()
+        return [line for key, pair in pairs for line in _differing(f"{name} {key}", *pair)]
+    if DIGEST in (str(was)[: len(DIGEST)], str(now)[: len(DIGEST)]):
+        return [f"  {name}  {'is new' if was == NOT_GIVEN else 'is gone' if now == NOT_GIVEN else 'has changed'}"]
+    return [f"  {name}  {told_difference(was, now, _spelled)}"]
+
+
 def _spelled(value: Any) -> str:
+    if isinstance(value, Mapping) and any(str(each).startswith(DIGEST) for each in value.values()):
+        return ", ".join(value)
     return value if value == NOT_GIVEN else repr(value)

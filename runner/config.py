@@ -21,6 +21,7 @@ from runner.composition import task_overrides
 from runner.errors import ConfigError
 from runner.fingerprint import ARTIFACT, FIELDS, NOT_ROWS, made_of, source_settings
 from runner.help import CONF
+from runner.ingredients import of_loader, of_predictor
 from runner.overrides import unknown
 from runner.quarantine import tolerant
 from runner.resolve import is_broken, resolved
@@ -29,7 +30,7 @@ from runner.secrets import holds_password, learn, literals, redacted, secret_val
 from runner.spec import Job
 from runner.storage import absolute
 from runner.survey import needed_columns
-from runner.targets import Refused, a_kind, code_of, locate, state_of
+from runner.targets import Refused, a_kind, locate
 from runner.types import (
     Auto,
     ByteSize,
@@ -216,7 +217,7 @@ class _Parts:
             return None
         if key == "source":
             self._source = built
-            self.source_made = {} if str(node["_target_"]).startswith("runner.") else made_of(call, _arguments(node))
+            self.source_made = {} if str(node["_target_"]).startswith("runner.") else made_of(call, node)
         return built
 
     def loader(self) -> Loader | None:
@@ -238,7 +239,7 @@ class _Parts:
             listed if allowed.closed() else functools.partial(call, **arguments),
             str(node["_target_"]),
             recorded,
-            code_of(call),
+            of_loader(call, str(node["_target_"]), arguments),
         )
 
     def _mapping(self, key: str) -> dict[str, Any]:
@@ -359,7 +360,7 @@ def _ready(given: Any) -> Loader:
     """A predictor or an estimator given in Python, as a loader."""
     predictor = _predictor(given)
     name = f"{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', type(given).__qualname__)}"
-    return Loader(functools.partial(_itself, predictor), name, {}, state_of(predictor))
+    return Loader(functools.partial(_itself, predictor), name, {}, of_predictor(predictor))
 
 
 def _predictor(given: Any) -> Predictor:

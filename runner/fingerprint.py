@@ -8,10 +8,10 @@ from typing import Any
 
 from runner.check import defaults
 from runner.errors import ConfigError
+from runner.ingredients import of_loader
 from runner.sealed import Referring
 from runner.secrets import is_secret, redacted
 from runner.storage import absolute, digest
-from runner.targets import code_of
 from runner.types import Loader, Predict, Source
 
 PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
@@ -73,11 +73,16 @@ def source_settings(source: Source, made: Mapping[str, Any]) -> dict[str, Any]:
     return {"filters": source.filters, **(made if own is None else {**code, **own()})}
 
 
-def made_of(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def made_of(call: Callable[..., Any], node: Mapping[str, Any]) -> dict[str, Any]:
     """The code of a source that is not built in, and those of its arguments that are not at their default.
 
     Not where its input lies, how it is reached, and credentials.
+
+    Args:
+        call: Makes it.
+        node: Its part of the config: its `_target_`, and arguments.
     """
+    target, arguments = str(node["_target_"]), {name: value for name, value in node.items() if name != "_target_"}
     usual = defaults(call)
     counting = {
         name: redacted(value, f"source.{name}")
@@ -85,7 +90,7 @@ def made_of(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str,
         if name not in NOT_ROWS and not is_secret(f"source.{name}")
     }
     return {
-        "code": code_of(call),
+        "code": of_loader(call, target, arguments),
         **{name: value for name, value in counting.items() if name not in usual or value != usual[name]},
     }
 

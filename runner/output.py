@@ -73,7 +73,10 @@ def _record(job: Job, survey: Survey, ledger: Ledger, fixed: pa.Schema | None) -
     news = (was.output_schema is None and fixed is not None) or (
         was.source_schema is None and survey.schema is not None
     )
-    return ledger.rewrite_recipe(replace(was, source_schema=survey.schema, output_schema=fixed)) if news else was
+    now = was.accepting(job.fields)  # also where a complete output is appended to
+    if news:
+        now = replace(now, source_schema=survey.schema, output_schema=fixed)
+    return was if now is was else ledger.rewrite_recipe(now)
 
 
 def _check(job: Job, recipe: worker.Recipe) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runner import planning
@@ -45,6 +45,14 @@ class Recorded:
     def fingerprint(self) -> str:
         """16 hex digits over `fields`."""
         return planning.fingerprint(self.fields)
+
+    def accepting(self, fields: Mapping[str, Any]) -> Recorded:
+        """The recipe of another job whose differences are accepted: with a note of them, if there are any."""
+        different = planning.differences(self.fields, fields)
+        if not different:
+            return self
+        note = {name: {"was": was, "now": now} for name, (was, now) in different.items()}
+        return replace(self, fields=fields, accepted=[*self.accepted, note])
 
     def to_json(self) -> bytes:
         """For people and for `from_json`."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
 import importlib
 import importlib.util
-import inspect
-import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from runner import allowed
@@ -173,87 +168,3 @@ def _calls(node: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _calls(value, f"{key}[{i}]")
     elif isinstance(node, str) and ("ext://" in node or MAYBE_A_NODE.match(node)):
         yield key, node.removeprefix("ext://")
-
-
-# ---------------------------------------------------------------- what it is made of
-
-
-def code_of(call: Callable[..., Any]) -> str:
-    """Digest of the source file that a loader is written in; of its own code where there is no file (a notebook)."""
-    return f"sha256:{hashlib.sha256(_text(call)).hexdigest()}"
-
-
-def _text(call: Callable[..., Any]) -> bytes:
-    unwrapped = inspect.unwrap(call)
-    try:
-        file = inspect.getsourcefile(unwrapped)
-        return Path(file).read_bytes() if file and Path(file).is_file() else inspect.getsource(unwrapped).encode()
-    except (OSError, TypeError):
-        code = getattr(unwrapped, "__code__", None)
-        return _spelled(code).encode() if code else type(call).__qualname__.encode()
-
-
-def state_of(predictor: Callable[..., Any]) -> str:
-    """Digest of a ready predictor: its code, and what it holds (weights, a closure's variables), as far as that pickles."""
-    total = hashlib.sha256(_text(predictor if hasattr(predictor, "__code__") else type(predictor)))
-    for part in _parts(predictor, frozenset()):
-        total.update(hashlib.sha256(part).digest())
-    return f"sha256:{total.hexdigest()}"
-
-
-def _parts(value: Any, above: frozenset[int]) -> Iterator[bytes]:
-    """What tells one value from another: of a function its code and what it holds, of others what pickles."""
-    if id(value) in above:
-        return
-    if isinstance(value, FunctionType):
-        yield f"{value.__qualname__} {_spelled(value.__code__)}".encode()
-        held = [*_cells(value), value.__defaults__, value.__kwdefaults__]
-    elif isinstance(value, MethodType):
-        held = [value.__func__, value.__self__]
-    elif isinstance(value, functools.partial):
-        held = [value.func, value.args, value.keywords]
-    elif (pickled := _pickled(value)) is not None:
-        yield pickled
-        return
-    else:  # it holds a lambda, a module or a handle: its kind, and what lies within it
-        yield type(value).__qualname__.encode()
-        held = _held(value)
-    for each in held:
-        yield from _parts(each, above | {id(value)})
-
-
-def _cells(function: FunctionType) -> list[Any]:
-    found = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a variable that was never set
-            found.append(cell.cell_contents)
-    return found
-
-
-def _held(value: Any) -> list[Any]:
-    if isinstance(value, list | tuple):
-        return list(value)
-    if isinstance(value, Mapping):
-        return [one for item in value.items() for one in item]
-    if isinstance(value, type | ModuleType):
-        return []
-    return [vars(type(value)).get("__call__"), dict(getattr(value, "__dict__", {}))]
-
-
-def _pickled(value: Any) -> bytes | None:
-    try:
-        return pickle.dumps(value)
-    except Exception:
-        return None
-
-
-def _spelled(constant: Any) -> str:
-    """A code object, or a constant of one, the same in every process: no addresses, no order of a set."""
-    if isinstance(constant, CodeType):
-        names = (constant.co_names, constant.co_varnames, constant.co_freevars)
-        return f"{constant.co_code!r} {names!r} {_spelled(constant.co_consts)}"
-    if isinstance(constant, tuple):
-        return f"({','.join(map(_spelled, constant))})"
-    if isinstance(constant, frozenset):
-        return f"{{{','.join(sorted(map(_spelled, constant)))}}}"
-    return repr(constant)

@@ -208,13 +208,13 @@ class Loader:
         call: Returns the predictor.
         target: Its dotted path, for people and for the fingerprint.
         arguments: What it will be called with, as plain data.
-        code: Digest of the text of the loader's own source file.
+        code: Digests of the code that it runs and of the values that this uses, by name.
     """
 
     call: Callable[[], Predictor]
     target: str
     arguments: Mapping[str, Any]
-    code: str
+    code: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from runner import SinkRefused, run
@@ -84,7 +86,7 @@ def fields(tmp_path: Path) -> dict[str, Any]:
 
 def test_an_argument_of_a_custom_source_counts(tmp_path: Path) -> None:
     run(numbers(tmp_path))
-    with pytest.raises(SinkRefused, match=r"source.scale.*\n.*sink.accept=\[source.scale\]"):
+    with pytest.raises(SinkRefused, match=r"source.scale .*1000\n(.*\n)*.*sink.accept=\[source.scale\]"):
         run(numbers(tmp_path, {"source.scale": 1000}))
     assert run(numbers(tmp_path, {"source.scale": 1, "source.api_key": "${oc.env:HOME}"})).rows_in == 0
     run(numbers(tmp_path, {"source.scale": 1000, "sink.accept": ["source.scale"]}))
@@ -161,3 +163,74 @@ def test_where_files_lie_and_how_they_are_reached_does_not_count(texts: dict[str
 def test_defaults_are_recorded_as_they_always_were(texts: dict[str, Any], tmp_path: Path) -> None:
     run(texts)
     assert [name for name in fields(tmp_path) if name.startswith("source.")] == ["source.filters"]
+
+
+# ---------------------------------------------------------------- code, and values that it uses
+
+
+@pytest.fixture
+def churn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A job whose loader imports a helper."""
+    pa.parquet.write_table(pa.table({"x": [1, 2, 3]}), tmp_path / "in.parquet")
+    (tmp_path / "churnful.py").write_text("import helpful\ndef load():\n    return lambda b: helpful.times(b['x'])\n")
+    (tmp_path / "helpful.py").write_text('"""Doc."""\ndef times(x):\n    return x * 2\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("churnful", "helpful"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    source = {"source": "parquet", "source.path": str(tmp_path / "in.parquet"), "mode": "inline"}
+    return {**source, "model": "custom", "model._target_": "churnful.load", "sink.path": str(tmp_path / "out")}
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_a_helper_that_was_edited_is_refused_by_name(churn: dict[str, Any], tmp_path: Path) -> None:
+    run(churn)
+    edit(tmp_path / "helpful.py", '"""Doc."""', '"""Other words."""  # and a comment')
+    assert run(churn).rows_in == 0
+    edit(tmp_path / "helpful.py", "x * 2", "x * 3")
+    with pytest.raises(SinkRefused) as refused:
+        run(churn)
+    lines = str(refused.value).splitlines()
+    assert lines[1:] == [
+        "  model.code helpful  has changed",
+        "give another sink.path,",
+        "or sink.save_mode=overwrite to replace it,",
+        "or sink.accept=[model.code] to go on as if they were the same",
+        "(predict.version=<name>, given from the first run on, stands for the code)",
+    ]
+    run({**churn, "sink.accept": ["model.code"]})
+
+
+def test_a_version_stands_for_the_code(churn: dict[str, Any], tmp_path: Path) -> None:
+    run({**churn, "predict.version": "7"})
+    edit(tmp_path / "helpful.py", "x * 2", "x * 3")
+    assert run({**churn, "predict.version": "7"}).rows_in == 0
+    with pytest.raises(SinkRefused, match=r"predict.version"):
+        run({**churn, "predict.version": "8"})
+
+
+def test_a_recipe_of_an_earlier_version_says_so(churn: dict[str, Any], tmp_path: Path) -> None:
+    run(churn)
+    recipe = tmp_path / "out/_runner/recipe.json"
+    content = json.loads(recipe.read_text())
+    content["fields"]["model.code"] = "sha256:0123"
+    recipe.write_text(json.dumps(content))
+    with pytest.raises(SinkRefused, match="earlier version, which compared the text"):
+        run(churn)
+    assert run({**churn, "sink.accept": ["model.code"]}).rows_in == 0
+
+
+def test_a_global_of_a_function_counts(churn: dict[str, Any]) -> None:
+    import numpy as np
+
+    notebook: dict[str, Any] = {"__name__": "__main__", "np": np, "weights": np.array([2.0]), "calls": []}
+    exec("def predict(batch):\n    calls.append(1)\n    return batch['x'] * weights[0]\n", notebook)
+    job = {name: value for name, value in churn.items() if not name.startswith("model")}
+    run(job, model=notebook["predict"])
+    assert notebook["calls"]
+    assert run(job, model=notebook["predict"]).rows_in == 0
+    notebook["weights"][0] = 3.0
+    with pytest.raises(SinkRefused, match=r"model.code __main__.weights  has changed"):
+        run(job, model=notebook["predict"])

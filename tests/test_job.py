@@ -333,7 +333,7 @@ def test_another_jobs_output_is_refused_field_by_field(executor: Runs, tmp_path:
     text = str(refused.value)
     assert "batch_size" in text
     assert "there: 10   now: 7" in text
-    assert "'factor': 3" in text
+    assert "model.arguments factor  there: (not given)   now: 3" in text
     assert "sink.accept=[batch_size,model.arguments]" in text
 
 

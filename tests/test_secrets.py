@@ -258,7 +258,7 @@ def test_a_value_of_the_environment_counts_and_is_recorded_as_its_reference(monk
     monkeypatch.setenv("MODEL", "second-of-all-models")
     with pytest.raises(SinkRefused) as refused:
         run(keyed_job())
-    assert "model.arguments  the value behind ${oc.env:MODEL} is another one now" in str(refused.value)
+    assert "model.arguments name  the value behind ${oc.env:MODEL} is another one now" in str(refused.value)
     assert "of-all-models" not in str(refused.value)
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runner import allowed
 from runner.__main__ import main
-from runner.targets import Refused, code_of, locate, refused_by_hydra, state_of
+from runner.targets import Refused, locate, refused_by_hydra
 
 
 def close(monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
@@ -104,89 +98,6 @@ def test_an_open_list_refuses_nothing() -> None:
     assert refused_by_hydra({"callbacks": {"x": {"_target_": "os.system"}}}) == []
 
 
-def scaled(factor: float) -> Callable[[Any], Any]:
-    return lambda batch: batch * factor
-
-
-class Model:
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-
-    def __call__(self, batch: Any) -> Any:
-        return batch * self.weight
-
-
-def times(batch: Any, factor: float) -> Any:
-    return batch * factor
-
-
-@pytest.mark.parametrize(
-    "make", [scaled, Model, lambda factor: Model(factor).__call__, lambda factor: partial(times, factor=factor)]
-)
-def test_the_state_of_a_predictor_counts(make: Callable[[float], Callable[[Any], Any]]) -> None:
-    assert state_of(make(1.0)) == state_of(make(1.0))
-    assert state_of(make(1.0)) != state_of(make(2.0))
-
-
-def test_the_code_of_a_loader_is_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "codeful.py").write_text("def load():\n    return 1\n")
-    found = code_of(locate("codeful.load"))
-    assert found == code_of(locate("codeful.load"))
-    (tmp_path / "codeful.py").write_text("def load():\n    return 2\n")
-    assert found != code_of(locate("codeful.load"))
-
-
-HOLDING: list[Callable[[float], Any]] = [
-    lambda factor: [lambda batch: batch["a"] * 2, lambda batch: batch["a"] * 3][int(factor)],
-    lambda factor: [lambda batch: batch["a"], lambda batch: batch["b"]][int(factor)],
-    lambda factor: [lambda b: [x * 2 for x in b], lambda b: [x * 3 for x in b]][int(factor)],
-    lambda factor: [lambda b: b in {"x", "y"}, lambda b: b in {"x", "z"}][int(factor)],
-    lambda factor: partial(lambda batch, by: batch * by, by=factor),
-    lambda factor: Holder(lambda batch: batch * factor),
-    lambda factor: Holder(lambda batch: batch * factor).__call__,
-    lambda factor: Holder({"one": [lambda batch: batch * factor]}),
-]
-
-
-class Holder:
-    def __init__(self, held: Any) -> None:
-        self.held, self.itself = held, self
-
-    def __call__(self, batch: Any) -> Any:
-        return self.held(batch)
-
-
-@pytest.mark.parametrize("make", HOLDING, ids=range(len(HOLDING)))
-def test_functions_of_one_file_differ_by_their_code(make: Callable[[float], Any]) -> None:
-    assert state_of(make(0)) == state_of(make(0))
-    assert state_of(make(0)) != state_of(make(1))
-
-
-def test_the_state_is_the_same_in_every_process(tmp_path: Path) -> None:
-    (tmp_path / "stateful.py").write_text(
-        "factor = lambda by: lambda b: [x * by for x in b if x in {'p', 'q', 'r', None} and (lambda: x)()]\n"
-        "if __name__ == '__main__':\n"
-        "    from runner.targets import state_of\n"
-        "    print(state_of(factor(2)))\n"
-    )
-    root = str(Path(__file__).parent.parent)
-    told = [
-        subprocess.run(
-            [sys.executable, "stateful.py"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": root},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2", "3")
-    ]
-    assert len(set(told)) == 1
-
-
-# ---------------------------------------------------------------- ways around a closed list
-
 EVIL = "from pathlib import Path\nPath({mark!r}).touch()\ndef load(**_):\n    return lambda batch: batch['a']\n"
 
 
@@ -229,7 +140,7 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_closed_list_has_no_way_around_it(
     override: str, sweep: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(os.getcwd())  # noqa: PTH109
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     mark = plant("evil/__init__")
     close(monkeypatch, "ops")
     told = refused([override, *sweep], capsys)
@@ -249,7 +160,7 @@ def test_one_job_of_a_sweep_is_held_to_the_list(
 def test_built_in_models_are_known_by_where_they_lie(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(os.getcwd())  # noqa: PTH109
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     mark = plant(name)
     close(monkeypatch, "ops")
     target = "models.evil.load" if name == "models/evil" else "models.taxi.load"
@@ -259,7 +170,7 @@ def test_built_in_models_are_known_by_where_they_lie(
 
 
 def test_models_of_ones_own_are_allowed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(os.getcwd())  # noqa: PTH109
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     plant("models/mine_alone")
     close(monkeypatch, "models.mine_alone")
     assert callable(locate("models.mine_alone.load"))
@@ -304,7 +215,7 @@ def test_the_list_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plugin_of_hydra_in_the_working_directory_is_not_imported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(os.getcwd())  # noqa: PTH109
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     mark = plant("hydra_plugins/evil")
     close(monkeypatch, "ops")
     assert "Hydra would import it, which is not allowed here" in refused([], capsys)
