@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from runner.ledger import Ledger  # noqa: E402
 from runner.planning import execution_order, make_shards  # noqa: E402
 from runner.progress import Progress  # noqa: E402
 from runner.recipe import Recorded  # noqa: E402
+from runner.record import new_report  # noqa: E402
 from runner.sinks.files import Files as Sink  # noqa: E402
 from runner.sources.files import Files as Source  # noqa: E402
 from runner.spec import Job  # noqa: E402
@@ -161,6 +163,7 @@ class Silent:
     """Shows nothing."""
 
     def say(self, text: str) -> None: ...
+    def during(self, what: str) -> AbstractContextManager[object]: ...
     def start(self, shards: int, done: int, rows: int | None) -> None: ...
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None: ...
     def close(self) -> None: ...
@@ -182,7 +185,7 @@ def account_of(shards: list[Shard], sink: Path) -> Account:
     ledger.record_recipe(Recorded({}, None, None))
     ledger.record_plan(shards)
     show: Progress = Silent()
-    return Account(job, show, ledger)
+    return Account(job, show, ledger, new_report(job, "run"))
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ import contextlib
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Literal
 
 from runner import first_batch
 from runner.dispatch import Committed, Dispatcher, Event, Retried
-from runner.errors import Interrupted, JobFailed
+from runner.errors import JobFailed
 from runner.fingerprint import versions
 from runner.ledger import Ledger
 from runner.progress import Progress
 from runner.quarantine import Budget
 from runner.recipe import Recorded
-from runner.report import Report, size
+from runner.report import Report, ended, size
 from runner.spec import Job
 from runner.survey import Survey
 from runner.types import Failure, Probe, Receipt, Shard
@@ -28,9 +27,8 @@ NOTES = 10  # lines of notes in a report before quarantined rows are only counte
 class Account:
     """One run's ledger, report and progress; a context that closes the report however the run ends."""
 
-    def __init__(self, job: Job, show: Progress, ledger: Ledger) -> None:
-        self.job, self.show, self.ledger = job, show, ledger
-        self.report = Report(ledger.run_id, ledger.store.root, threads=job.num_threads)
+    def __init__(self, job: Job, show: Progress, ledger: Ledger, report: Report) -> None:
+        self.job, self.show, self.ledger, self.report = job, show, ledger, report
         self._started = time.monotonic()
         self._predicting = 0.0
         self._workers: set[str] = set()
@@ -150,10 +148,7 @@ class Account:
         report.shards = max(report.shards, len(self.ledger.shards))
         report.committed_before = len(self.ledger.committed) - report.committed
         if error is not None:
-            report.exit_code = getattr(error, "exit_code", 1)
-            kinds: dict[int, Literal["failed", "incomplete"]] = {1: "failed", 75: "incomplete"}
-            report.status = "interrupted" if isinstance(error, Interrupted) else kinds.get(report.exit_code, "failed")
-            report.next_command = self.job.command
+            ended(report, error, report.ended)
             error.report = report  # type: ignore[attr-defined]
         for shard in self._kept:
             with contextlib.suppress(OSError):  # the next run deletes it
@@ -161,5 +156,3 @@ class Account:
         if self.ledger.recorded is not None:
             with contextlib.suppress(Exception):  # the first error is the one to tell
                 self.ledger.flush()
-            with contextlib.suppress(Exception):
-                self.ledger.store.replace(self.ledger.in_run("report.json"), report.to_json())

@@ -18,9 +18,16 @@ from runner.secrets import hide
 
 
 class RunnerError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Attributes:
+        kind: Of the failed shard that it tells of, if there is one.
+        details: The traceback of where it happened, if that was elsewhere.
+    """
 
     exit_code = 1
+    kind = ""
+    details = ""
 
     def __str__(self) -> str:
         """The message, without credentials: it may quote what somebody else raised."""

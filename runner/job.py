@@ -25,6 +25,7 @@ from runner.model import ModelSource
 from runner.output import raise_for, settle
 from runner.overlap import background
 from runner.progress import Progress, progress
+from runner.record import Record
 from runner.report import Report
 from runner.signals import Signals
 from runner.spec import Job
@@ -45,19 +46,20 @@ def run(job: Job, show: Progress | None = None) -> Report:
         ConfigError, SinkRefused: Nothing was run.
         JobFailed, Incomplete, Interrupted: With the report as their `report`; the same command continues.
     """
-    show = show or progress()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     sink = f"sink.path={job.sink.store.root}"
-    ledger = open_ledger(job, run_id)
-    with contextlib.closing(show), _marked(ledger, sink):
-        with telling(sink, Incomplete):
-            ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
-            account = Account(job, show, ledger)
-        with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
-            survey = look_and_predict(job, account, signals)
-            account.hold_to_budget(final=True)
-            if not ledger.complete:
-                ledger.finish(survey.skipped)
+    with Record(job, run_id, show or progress()) as record:
+        ledger = open_ledger(job, run_id)
+        with _marked(ledger, sink):
+            record.begin()
+            with telling(sink, Incomplete):
+                ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
+                account = Account(job, record, ledger, record.report)
+            with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
+                survey = look_and_predict(job, account, signals)
+                account.hold_to_budget(final=True)
+                if not ledger.complete:
+                    ledger.finish(survey.skipped)
     return account.report
 
 

@@ -34,11 +34,11 @@ FLUSH_RECEIPTS = 2_000
 SMALL_PART = 8 * 1024**2  # bytes, up to which several parts may be in memory
 OUR_RECORDS = re.compile(
     r"_runner/(recipe\.json|manifest\.json|plan-\d{6}\.parquet|quarantine/part-\d{8}-[0-9a-f]{16}\.parquet"
-    r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html|first-batch-[0-9a-f]{16}\.arrow))"
+    r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html|run\.log|first-batch-[0-9a-f]{16}\.arrow))"
 )
 OUR_TEMPORARY = re.compile(
     r"(.*/)?\.(part-\d{8}-[0-9a-f]{16}\.\w+|_SUCCESS|(recipe|manifest|mark|report)\.json|plan-\d{6}\.parquet|receipts-\d+\.jsonl"
-    r"|first-batch-[0-9a-f]{16}\.arrow)\.[0-9a-f]{8}\.tmp"
+    r"|run\.log|first-batch-[0-9a-f]{16}\.arrow)\.[0-9a-f]{8}\.tmp"
     r"|_runner/runs/[^/]+/first-batch-[0-9a-f]{16}\.arrow"
 )
 NAMED = 3  # files that a message names before it counts the rest

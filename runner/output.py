@@ -158,4 +158,6 @@ def raise_for(failures: Sequence[Failure]) -> None:
     hopeless = [failure for failure in failures if failure.kind in {"data", "model"}]
     first = (hopeless or list(failures))[0]
     more = f" (and {len(failures) - 1} more failed shards)" if len(failures) > 1 else ""
-    raise (JobFailed if hopeless else Incomplete)(f"{first.message}{more}")
+    error = (JobFailed if hopeless else Incomplete)(f"{first.message}{more}")
+    error.kind, error.details = first.kind, first.details
+    raise error

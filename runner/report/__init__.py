@@ -1,12 +1,14 @@
-"""What a run did: an object in Python, `report.json` in the sink, the closing lines on the terminal."""
+"""What a run did: an object in Python, `report.json` in the sink, the closing lines on the terminal and in `run.log`."""
 
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from runner.errors import Incomplete, Interrupted
 from runner.secrets import hidden
 from runner.types import Failure, Stages, Vitals
 
@@ -14,7 +16,22 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-Status = Literal["complete", "incomplete", "failed", "interrupted"]
+Status = Literal["running", "complete", "incomplete", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a run did not complete.
+
+    Attributes:
+        kind: The kind of the failure that ended it, else the name of the error.
+        message: As it was shown.
+        details: The traceback.
+    """
+
+    kind: str
+    message: str
+    details: str = ""
 
 
 @dataclass
@@ -47,6 +64,12 @@ class Report:
         failures: Shards that failed for good.
         notes: What people should know: skipped, uncovered, accepted.
         next_command: What to run next, if there is something.
+        error: Why the run did not complete.
+        started: When, in UTC.
+        ended: When, in UTC.
+        host: That the driver ran on.
+        command: What does the same again.
+        config: Resolved, without secrets.
     """
 
     run_id: str
@@ -74,6 +97,12 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     next_command: str | None = None
+    error: Problem | None = None
+    started: str = ""
+    ended: str = ""
+    host: str = ""
+    command: str | None = None
+    config: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Begin without a way to the rows; `runner.run` gives one."""
@@ -97,12 +126,26 @@ class Report:
         """All of it, for programs."""
         content = asdict(self)
         content["stages"] = self.stages._asdict()
-        return json.dumps(hidden(content), indent=1).encode()
+        return json.dumps(hidden(content), indent=1, default=str).encode()
 
     @property
     def remaining(self) -> int:
         """Shards that are still to be predicted."""
         return self.shards - self.committed - self.committed_before
+
+
+def ended(report: Report, error: BaseException | None, when: str) -> None:
+    """Note how a run ended."""
+    report.ended = when
+    if error is None:
+        return
+    code = getattr(error, "exit_code", None)
+    stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+    report.exit_code = code if code is not None else 130 if stopped else 1
+    report.status = "interrupted" if stopped else "incomplete" if report.exit_code == Incomplete.exit_code else "failed"
+    report.next_command = report.command
+    details = getattr(error, "details", "") or "".join(traceback.format_exception(error))
+    report.error = Problem(getattr(error, "kind", "") or type(error).__name__, str(error), details)
 
 
 def size(count: float) -> str:
