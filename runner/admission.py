@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accep
     """
     root = ledger.store.root
     if strangers := ledger.strangers():
+        _refuse_other_form(ledger, fields, strangers)
         raise SinkRefused(
             f"sink.path={root}: holds files that this job did not write: {named(strangers)}; give another path, or move them"
         )
@@ -31,6 +33,24 @@ def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accep
     refused = ledger.differences(fields, accept)
     if refused and ledger.committed and save_mode != "overwrite":
         raise SinkRefused(_refusal(ledger, refused))
+
+
+def _refuse_other_form(ledger: Ledger, fields: Mapping[str, Any], strangers: Sequence[str]) -> None:
+    """Refuse parts of the recorded plan that another `sink.format` or `sink.layout` wrote, by what differs.
+
+    Raises:
+        SinkRefused: All strangers are such parts.
+    """
+    different = {name: pair for name, pair in ledger.differences(fields).items() if name.startswith("sink")}
+    planned = {shard.name for shard in ledger.shards}
+    if different and all(posixpath.basename(name).partition(".")[0] in planned for name in strangers):
+        lines = [f"  {name}  there: {_spelled(was)}   now: {_spelled(now)}" for name, (was, now) in different.items()]
+        raise SinkRefused(
+            "\n".join(
+                [f"sink.path={ledger.store.root}: holds parts that this job wrote in another form ({named(strangers)}); these differ:",
+                 *lines, "give the recorded values again, or another sink.path"]
+            )
+        )  # fmt: skip
 
 
 def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accept: Sequence[str]) -> Ledger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 from runner import allowed
 from runner.check import BROKEN, is_missing, nearest
-from runner.locations import unusable
+from runner.locations import unfit_for_parts, unusable
 from runner.secrets import HIDDEN, holds_password, shown
 from runner.storage import absolute, is_local
 
@@ -49,7 +50,7 @@ def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> lis
     problems += _packages(values)
     problems += _not_allowed(values)
     _bad_rows(_at(values, "errors", "max_bad_rows"), problems)
-    problems += _sink_in_source(values)
+    problems += _sink_place(values) or _sink_in_source(values)
     problems += _no_days(values)
     problems += _below_ray(values)
     notes, wrong = _num_actors(values, sweep=sweep)
@@ -211,6 +212,13 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _sink_place(values: Mapping[str, Any]) -> list[str]:
+    """A place where parts would be lost, or not be found again."""
+    sink = _at(values, "sink", "path")
+    wrong = unfit_for_parts(sink) if isinstance(sink, str) and not is_missing(sink) else None
+    return [f"{shown('sink.path', sink)}: {wrong}"] if wrong else []
+
+
 def _sink_in_source(values: Mapping[str, Any]) -> list[str]:
     """Parts below an input folder would be input the next time; below a hidden folder they are not listed."""
     sink = _at(values, "sink", "path")
@@ -259,7 +267,8 @@ def _below_ray(values: Mapping[str, Any]) -> list[str]:
 
 
 def _place(path: str) -> str:
-    return (absolute(path) if is_local(path) else path).rstrip("/")
+    """One spelling of a path, links followed."""
+    return (os.path.realpath(absolute(path)) if is_local(path) else absolute(path)).rstrip("/")
 
 
 def _num_gpus(values: Mapping[str, Any]) -> list[str]:

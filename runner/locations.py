@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from runner.errors import ConfigError
@@ -22,16 +24,64 @@ Found = Iterator[tuple[str, dict[str, Any]]]
 """The same, one after the other."""
 
 
+LOCAL = re.compile(r"(?i:file|local):(?://(?i:localhost)(?=/)|//|(?=/))")  # file:///x, file:/x, file://localhost/x
+
+
 def is_local(uri: str) -> bool:
     """Whether the path lies on this machine's disk."""
-    return ("://" not in uri and "::" not in uri) or uri.startswith(("file://", "local://"))
+    return "::" not in uri and ("://" not in uri or LOCAL.match(uri) is not None)
 
 
 def absolute(uri: str) -> str:
-    """The path as every process must spell it: absolute on a local disk, unchanged elsewhere."""
-    if not is_local(uri):
-        return uri
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://").removeprefix("local://")))  # noqa: PTH100, PTH111
+    """The path as every process must spell it: absolute on a local disk; elsewhere as it is, its protocol in lower case."""
+    if is_local(uri):
+        return os.path.abspath(os.path.expanduser(LOCAL.sub("", uri, count=1)))  # noqa: PTH100, PTH111
+    scheme, mark, rest = uri.partition("://")
+    return uri if "::" in uri else f"{scheme.lower()}{mark}{rest}"
+
+
+def unfit_for_parts(uri: str) -> str | None:
+    """Why parts cannot be written below a path, or not be found again there, with what to write instead; `None` if they can."""
+    if is_local(uri):
+        return None
+    scheme, _, rest = uri.partition("://")
+    if "::" in uri:
+        return "is a chain of file systems, which can be read, but not written part by part; give the storage itself"
+    if scheme.lower() == "memory":
+        return "is memory, which is gone when the process ends; give a folder or a URI of a storage"
+    if scheme.lower() in {"http", "https", "data", "github", "git", "zip", "tar"}:
+        return f"{scheme}:// can be read, but not written part by part; give a folder or a URI of a storage"
+    segments = rest.rstrip("/").split("/")
+    if not segments[0]:
+        return None if scheme.lower() in {"hdfs", "sftp", "smb"} and rest.strip("/") else "names no bucket"
+    if any(segment in {"", ".", ".."} for segment in segments[1:]):
+        clean = posixpath.normpath("/".join(["", *segments[1:]]))
+        return f"has a segment that is empty, '.' or '..'; write {scheme}://{segments[0]}/{clean.lstrip('/')}"
+    return None
+
+
+def inside(paths: Iterable[str], folder: str) -> list[str]:
+    """Those of the paths that lie below a folder; on a local disk links are followed."""
+    if is_local(folder):
+        real = f"{os.path.realpath(folder).rstrip('/')}/"
+        place = lru_cache(maxsize=None)(os.path.realpath)
+        return [path for path in paths if is_local(path) and _real(path, place).startswith(real)]
+    root = f"{_plain(folder)}/"
+    return [path for path in paths if _plain(path).startswith(root)]
+
+
+def _real(path: str, place: Callable[[str], str]) -> str:
+    """Where a path leads: each folder is looked up once, whatever number of files it holds."""
+    folder, _, name = path.rpartition("/")
+    return os.path.realpath(path) if os.path.islink(path) else f"{place(folder or '/').rstrip('/')}/{name}"  # noqa: PTH114
+
+
+def _plain(uri: str) -> str:
+    """One spelling for all that mean the same place."""
+    scheme, _, rest = uri.partition("://")
+    names = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
+    lower = scheme.lower()
+    return f"{names.get(lower, lower)}://{rest.removeprefix('anonymous@').rstrip('/')}"
 
 
 def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:

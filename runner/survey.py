@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runner import planning
 from runner.errors import ConfigError, SinkRefused
 from runner.ledger import Ledger, named
+from runner.locations import inside
 from runner.recipe import Recorded
 from runner.report import counted
 from runner.sources.filters import filter_columns
@@ -53,7 +54,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
         ConfigError: No input, unreadable files, missing columns, or a covered file that has changed.
     """
     _refuse_twins(ledger)
-    listed = job.source.files()
+    listed, ours = inputs(job)
     covered = ledger.covered()
     gone = _gone(listed, covered)
     skipped = _skipped(job.errors.skip_files, [*(file.path for file in listed), *gone])
@@ -61,7 +62,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
     files = [file for file in listed if file.path not in left_out]
     refuse_changed(files, covered)
     new = [file for file in files if file.path not in covered]
-    notes = [*_skip_note(skipped), *_gone_note(gone), *_empty(new)]
+    notes = [*_own_note(ours), *_skip_note(skipped), *_gone_note(gone), *_empty(new)]
     if ledger.plans and new and job.sink.save_mode != "append":
         _refuse_other_input(ledger, files, covered)
         notes.append(_uncovered(new, job.errors.on_new_input))
@@ -96,6 +97,31 @@ def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
             f"source.path: there is no input, and sink.save_mode=overwrite would replace the {counted(len(there), 'part')} in "
             f"sink.path={ledger.store.root} by nothing; mend the path, or delete the output yourself if an empty one is right"
         )
+
+
+def inputs(job: Job) -> tuple[list[File], list[str]]:
+    """The input files, and the paths that are listed too but lie in the job's own sink: a job does not predict its own parts.
+
+    Raises:
+        ConfigError: All files that were listed lie there.
+    """
+    listed = job.source.files()
+    ours = inside((file.path for file in listed), job.sink.store.root)
+    if ours and len(ours) == len(listed):
+        raise ConfigError(
+            f"source.path: all of its {counted(len(ours), 'file')} lie below sink.path={job.sink.store.root}, such as {ours[0]}; "
+            "a job cannot predict its own output: give another sink.path"
+        )
+    left_out = set(ours)
+    return [file for file in listed if file.path not in left_out] if ours else listed, ours
+
+
+def _own_note(ours: Sequence[str]) -> list[str]:
+    return (
+        [f"{counted(len(ours), 'file')} of source.path below sink.path left out, as output: {named(ours)}"]
+        if ours
+        else []
+    )
 
 
 def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Shard]:

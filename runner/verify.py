@@ -17,6 +17,7 @@ from runner.errors import ConfigError
 from runner.ledger import MANIFEST, REWRITE, SUCCESS, Ledger, named
 from runner.report import counted
 from runner.spec import Job
+from runner.survey import inputs
 from runner.types import Fragment, Reader, Shard
 
 REMEDY = "delete the part and run the job again to predict it anew"
@@ -163,7 +164,7 @@ def _row_problems(job: Job, shard: Shard, entry: Mapping[str, Any], skipped: set
 
 def _hold_against_source(job: Job, ledger: Ledger, verdict: Verdict) -> None:
     try:
-        files = job.source.files()
+        files, _ = inputs(job)
     except ConfigError as error:
         verdict.notes += error.problems
         files = []
