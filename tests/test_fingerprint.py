@@ -234,3 +234,13 @@ def test_a_global_of_a_function_counts(churn: dict[str, Any]) -> None:
     notebook["weights"][0] = 3.0
     with pytest.raises(SinkRefused, match=r"model.code __main__.weights  has changed"):
         run(job, model=notebook["predict"])
+
+
+def test_an_accepted_difference_is_recorded_when_a_complete_output_grows(churn: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    growing = {**churn, "source.path": str(tmp_path / "in"), "sink.save_mode": "append"}
+    for day in range(3):
+        pa.parquet.write_table(pa.table({"x": [day]}), tmp_path / f"in/{day}.parquet")
+        accept = {"sink.accept": ["batch_size"]} if day == 1 else {}
+        assert run({**growing, "batch_size": 10 if day == 0 else 7, **accept}).rows_out == 1
+    assert fields(tmp_path)["batch_size"] == 7
