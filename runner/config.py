@@ -26,7 +26,7 @@ from runner.overrides import unknown
 from runner.quarantine import tolerant
 from runner.resolve import is_broken, resolved
 from runner.sealed import environment_references
-from runner.secrets import holds_password, learn, literals, redacted, secret_values, shown
+from runner.secrets import holds_password, learn, learn_environment, literals, redacted, secret_values, shown
 from runner.spec import Job
 from runner.storage import absolute
 from runner.survey import needed_columns
@@ -108,6 +108,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     found = [*known.problems, *map(_literal, literals(raw)), *filter(None, map(unknown, map(str, cfg)))]
     found += _lost_presets(raw)
     values = resolved(cfg, known.broken, found)
+    learn_environment()
     learn(secret_values(raw, values))
     parts = _Parts(values, found)
     top = parts.options(Top, "")
