@@ -123,7 +123,19 @@ def to_table(predictions: Any, rows: int) -> pa.Table:
         )
     if len(set(table.column_names)) < table.num_columns:
         raise BadPredictions(f"the predictor returned several columns of one name: {', '.join(table.column_names)}")
-    return table.replace_schema_metadata(None)
+    return decoded(table).replace_schema_metadata(None)
+
+
+def decoded(table: pa.Table) -> pa.Table:
+    """The table with run-end-encoded columns as plain ones: Arrow casts them to nothing, and formats cannot hold them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for i, column in enumerate(table.schema):
+        if pa.types.is_run_end_encoded(column.type):
+            plain = pa.chunked_array([pc.run_end_decode(each) for each in table[i].chunks], column.type.value_type)
+            table = table.set_column(i, column.name, plain)
+    return table
 
 
 def _tabled(predictions: Any) -> pa.Table:

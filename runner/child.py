@@ -11,7 +11,8 @@ import pickle
 from multiprocessing.connection import Connection
 from typing import Any
 
-from runner import apart, program
+from runner import apart, program, texts
+from runner.signals import raise_as_error
 from runner.types import Predictor
 
 
@@ -37,12 +38,13 @@ class Child:
         child = self._started()
         try:
             child.pipe.send_bytes(pickle.dumps(batch))
-            kind, value = pickle.loads(child.pipe.recv_bytes())
+            kind, value, told = pickle.loads(child.pipe.recv_bytes())
         except (EOFError, ConnectionError):
             self._apart = None
             # Not "from" the broken pipe, which would look like trouble with a network.
             raise ProcessDied(f"the predictor's process {child.obituary()}") from None
         if kind == "raised":
+            texts.keep(value, told)
             raise value
         return value
 
@@ -74,19 +76,25 @@ def serve(pipe: Connection[Any, Any]) -> None:
 
 def _answer(predictor: Predictor, batch: Any) -> bytes:
     try:
-        return pickle.dumps(("predicted", predictor(batch)))
-    except SystemExit as left:
-        return pickle.dumps(("raised", RuntimeError(f"the predictor called sys.exit({left.code})")))
+        return pickle.dumps(("predicted", _predicted(predictor, batch), None))
     except Exception as error:
         return _pickled(error)
 
 
-def _pickled(error: Exception) -> bytes:
-    """The error itself if it survives pickling, else its words: many exceptions do not."""
+def _predicted(predictor: Predictor, batch: Any) -> Any:
     try:
-        pickle.loads(packed := pickle.dumps(("raised", error)))
+        return predictor(batch)
+    except BaseException as error:
+        raise_as_error(error, "the predictor")
+
+
+def _pickled(error: Exception) -> bytes:
+    """The error itself if it survives pickling, else its words: many exceptions do not. Its traceback goes as text."""
+    place = texts.where(error), texts.whole(error)
+    try:
+        pickle.loads(packed := pickle.dumps(("raised", error, place)))
     except Exception:
-        return pickle.dumps(("raised", RuntimeError(f"{type(error).__name__}: {error}")))
+        return pickle.dumps(("raised", RuntimeError(texts.told(error)), place))
     return packed
 
 

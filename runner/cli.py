@@ -26,6 +26,7 @@ from runner.errors import ConfigError, Interrupted, RunnerError, worst
 from runner.help import CONF
 from runner.prepare import prepare
 from runner.secrets import hide, redacted, shown_override
+from runner.texts import escaped
 
 
 def execute(argv: list[str]) -> int:
@@ -201,7 +202,7 @@ def _end(error: RunnerError) -> None:
 
 
 def _show(lines: list[str]) -> None:
-    print(hide("\n".join(lines)), flush=True)
+    print(escaped(hide("\n".join(lines))), flush=True)
 
 
 def _interrupted() -> int:
@@ -211,7 +212,7 @@ def _interrupted() -> int:
 
 def _tell(lines: list[str]) -> None:
     for i, line in enumerate(lines):
-        print(f"{'error: ' if i == 0 else '       '}{hide(line)}", file=sys.stderr)
+        print(f"{'error: ' if i == 0 else '       '}{escaped(hide(line))}", file=sys.stderr)
 
 
 def _keep_config(run_dir: Path, cfg: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import types
@@ -70,6 +71,8 @@ def _annotated(value: Any, annotation: Any, arguments: tuple[Any, ...]) -> Any:
         raise Wrong(spelled(annotation), wrong.where, wrong.value) from wrong
     if any(isinstance(mark, AtLeast) and not checked >= mark.bound for mark in marks):  # also NaN
         raise Wrong(spelled(annotation))
+    if checked == math.inf and any(isinstance(mark, AtLeast) for mark in marks):
+        raise Wrong(f"{spelled(annotation)}, and finite")
     return checked
 
 

@@ -29,6 +29,11 @@ class RunnerError(Exception):
     kind = ""
     details = ""
 
+    def __init__(self, message: str = "", *, details: str = "") -> None:
+        """Take what to tell people, and the whole traceback of what is behind it, for the record."""
+        super().__init__(message)
+        self.details = details
+
     def __str__(self) -> str:
         """The message, without credentials: it may quote what somebody else raised."""
         return hide(super().__str__())

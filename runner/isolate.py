@@ -45,9 +45,12 @@ def _try(start: int, end: int, attempt: Callable[[int, int], object]) -> Iterato
     try:
         result = attempt(start, end)
     except Exception as error:
-        if end - start == 1:
-            yield Guilty(start, error)
-        else:
-            yield from _halves(start, end, attempt)
+        failed = error
     else:
         yield Good(start, end, result)
+        return
+    # Not inside of `except`: an error of a smaller piece would seem to have been raised while this one was handled.
+    if end - start == 1:
+        yield Guilty(start, failed)
+    else:
+        yield from _halves(start, end, attempt)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from runner import planning, worker
+from runner import planning, texts, worker
 from runner.account import Account
 from runner.admission import make_ready, refuse
 from runner.dispatch import Dispatcher
@@ -30,7 +30,8 @@ from runner.report import Report
 from runner.signals import Signals
 from runner.spec import Job
 from runner.survey import Survey, look
-from runner.transience import NETWORK_TROUBLE, is_transient
+from runner.texts import told
+from runner.transience import is_of_storage, is_transient
 from runner.types import Pool, Setup
 
 FRAMEWORKS = ("pandas", "torch", "sklearn", "transformers", "onnxruntime", "xgboost", "lightgbm", "jax", "tensorflow")
@@ -96,11 +97,6 @@ def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
         yield
 
 
-def is_of_storage(error: Exception) -> bool:
-    """Whether a file system or a store's client raised this, and not our own code."""
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in NETWORK_TROUBLE
-
-
 @contextlib.contextmanager
 def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
     """Errors of a storage, told with what it is used for: `Incomplete` where a later try may not meet them."""
@@ -110,7 +106,7 @@ def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
         if isinstance(error, RunnerError) or not is_of_storage(error):
             raise
         kind = Incomplete if is_transient(error) else refusal
-        raise kind(f"{what}: cannot be used: {type(error).__name__}: {error}") from error
+        raise kind(f"{what}: cannot be used: {told(error)}") from error
 
 
 def look_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
@@ -207,7 +203,8 @@ def opened_pool(job: Job, looking: Future[Survey], show: Progress, signals: Sign
         _needed(looking)
         if model.is_to_blame(error) and not isinstance(error, RunnerError):
             what = f"model._target_={job.model.target}: the model cannot be loaded"
-            raise JobFailed(f"{what}: {type(error).__name__}: {error}") from error
+            places = [f"  {line}" for line in texts.where(error).splitlines()]
+            raise JobFailed("\n".join([f"{what}: {told(error)}", *places]), details=texts.whole(error)) from error
         raise
     try:
         _needed(looking)

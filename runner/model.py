@@ -15,6 +15,7 @@ from runner import weights
 from runner.errors import ConfigError
 from runner.overlap import background, fulfil
 from runner.process import limit_threads
+from runner.signals import raise_as_error
 from runner.types import Predictor, Vitals
 from runner.vitals import private_bytes
 from runner.weights import Parcel
@@ -31,8 +32,8 @@ def loaded(load: Callable[[], Predictor]) -> Predictor:
     """
     try:
         predictor = load()
-    except SystemExit as left:
-        raise RuntimeError(f"the loader called sys.exit({left.code})") from left
+    except BaseException as error:
+        raise_as_error(error, "the loader")
     if not callable(predictor):
         raise TypeError(f"the loader returned {predictor!r:.60}; expected a function of a batch")
     return predictor

@@ -158,6 +158,7 @@ def raise_for(failures: Sequence[Failure]) -> None:
     hopeless = [failure for failure in failures if failure.kind in {"data", "model"}]
     first = (hopeless or list(failures))[0]
     more = f" (and {len(failures) - 1} more failed shards)" if len(failures) > 1 else ""
-    error = (JobFailed if hopeless else Incomplete)(f"{first.message}{more}")
-    error.kind, error.details = first.kind, first.details
+    lines = [f"{first.message}{more}", *(f"  {line}" for line in first.where.splitlines())]
+    error = (JobFailed if hopeless else Incomplete)("\n".join(lines), details=first.details)
+    error.kind = first.kind
     raise error

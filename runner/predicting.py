@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from runner import texts
 from runner.batches import BadPredictions, DoesNotFit, conform, rebatch, to_input, to_table
 from runner.child import ProcessDied
 from runner.columns import WrongColumns, mismatch
@@ -17,7 +18,7 @@ from runner.isolate import Good, Guilty, bisect
 from runner.labels import aligned
 from runner.planning import is_skipped
 from runner.quarantine import BadRow, Budget, unreadable
-from runner.secrets import hide
+from runner.signals import raise_as_error
 from runner.transience import is_transient
 from runner.types import FailureKind, Fragment, Input, Predictor, Reader, Unreadable
 
@@ -46,8 +47,8 @@ def without(fragments: Sequence[Fragment], skip: Sequence[str]) -> list[Fragment
 def told(error: BaseException) -> str:
     """An error in one line, without credentials; our own need no type."""
     if isinstance(error, BadPredictions | DoesNotFit | ConfigError):
-        return hide(str(error))
-    return hide(f"{type(error).__name__}: {error}")
+        return texts.fit(str(error))
+    return texts.told(error)
 
 
 class Rows:
@@ -235,13 +236,10 @@ class Predicting:
         given = self._input(batch)
         try:
             predictions = self._predictor(given)
-        except Exception as error:
-            self._raise_for_columns(error, batch)
-            raise
-        except SystemExit as left:
-            raise RuntimeError(
-                f"the predictor called sys.exit({left.code})"
-            ) from left  # in this process, it would end the job
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._raise_for_columns(error, batch)
+            raise_as_error(error, "the predictor")
         finally:
             self.seconds += time.perf_counter() - started
         self._proven = True
@@ -318,8 +316,9 @@ def sift(batch: pa.Table, attempt: Attempt, allowed: Allowed | None, where: Call
         return Sifted(batch, sure(batch), [])
     except Exception as error:
         _raise_unless_bad_rows(error, where)
-        found = bisect(batch.num_rows, lambda start, end: sure(batch.slice(start, end - start)), error)
-        return _collected(batch, found, error, allowed, where)
+        failed = error
+    found = bisect(batch.num_rows, lambda start, end: sure(batch.slice(start, end - start)), failed)
+    return _collected(batch, found, failed, allowed, where)
 
 
 def _surely(attempt: Attempt) -> Attempt:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from runner.report import counted
 from runner.secrets import hide
+from runner.texts import escaped
 from runner.types import Failure, Receipt
 
 PLAIN_EVERY = 10.0  # seconds between two plain lines
@@ -70,7 +71,7 @@ class Plain:
     def say(self, text: str) -> None:
         """Print it to whoever reads; a script whose output nobody reads is not to fail for that."""
         with contextlib.suppress(OSError, ValueError):
-            print(hide(text), file=sys.stderr, flush=True)
+            print(escaped(hide(text)), file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:
@@ -142,7 +143,7 @@ class Bar:
     def say(self, text: str) -> None:
         """Print it above the bar."""
         with contextlib.suppress(OSError, ValueError):
-            self._bar.console.print(hide(text), markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(escaped(hide(text)), markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:

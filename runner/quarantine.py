@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from runner import texts
 from runner.schemas import plain_type
 from runner.secrets import hide
 from runner.sinks.formats import in_json
@@ -43,11 +44,12 @@ class BadRow(NamedTuple):
     error: Exception
     text: str | None = None
 
-    def told(self) -> str:
-        """For people."""
+    def told(self, *, placed: bool = False) -> str:
+        """For people; with the place in the user's code that raised it, where that is asked for."""
         if self.text is not None:
-            return hide(f"{self.fragment.file.path} {self.error}")
-        return hide(f"{self.fragment.file.path} row {self.number}: {type(self.error).__name__}: {self.error}")
+            return texts.fit(f"{self.fragment.file.path} {self.error}")
+        place = f" ({found})" if placed and (found := texts.place(self.error)) else ""
+        return f"{hide(self.fragment.file.path)} row {self.number}: {texts.told(self.error)}{place}"
 
 
 def tolerant(source: Source) -> Source:
@@ -113,9 +115,12 @@ def _whole(reader: Reader, fragment: Fragment, bad: Sequence[BadRow]) -> pa.Tabl
         counted = iter(range(len(read)))
         rows = rows.take(pa.array([next(counted) if row.text is None else None for row in bad], pa.int64()))
     own, places = _own(rows, fragment, bad)
-    errors = [[type(row.error).__name__ for row in bad], [hide(str(row.error)) for row in bad]]
-    texts = rows.column(RAW).to_pylist() if RAW in rows.column_names else [None] * len(bad)
-    raw = pa.array([text if row.text is None else row.text for row, text in zip(bad, texts, strict=True)], pa.string())
+    errors = [
+        [type(row.error).__name__ for row in bad],
+        [texts.fit(texts.words(row.error), texts.RECORD) for row in bad],
+    ]
+    before = rows.column(RAW).to_pylist() if RAW in rows.column_names else [None] * len(bad)
+    raw = pa.array([text if row.text is None else row.text for row, text in zip(bad, before, strict=True)], pa.string())
     return pa.table([*own.columns, *places, *errors, raw], names=[*own.column_names, *ADDED, RAW])
 
 

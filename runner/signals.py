@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from runner.errors import Interrupted
 
@@ -24,6 +24,10 @@ DEFAULTS: dict[int, Any] = {
     signal.SIGHUP: signal.SIG_DFL,
 }
 
+_heeded = {
+    "by us": False,
+    "came": False,
+}  # whether signals are handled here, so that a KeyboardInterrupt is one only if one came
 _in_forks: dict[int, Any] = {}  # what a process that forks from this one does with a signal, by its number
 _forking = threading.local()
 
@@ -31,6 +35,23 @@ _forking = threading.local()
 def forks_by_default() -> None:
     """Processes that fork from this one handle signals as a new Python does, whatever this one does with them."""
     _in_forks.update(DEFAULTS)
+    _heeded["by us"] = True
+
+
+def raise_as_error(error: BaseException, who: str) -> NoReturn:
+    """Raise what the user's code raised; what would end this process, such as `sys.exit`, as an error of that code.
+
+    Raises:
+        KeyboardInterrupt: A signal came.
+        RuntimeError: What is no `Exception`, in words.
+    """
+    interrupted = isinstance(error, KeyboardInterrupt) and (_heeded["came"] or not _heeded["by us"])
+    if isinstance(error, Exception) or interrupted:
+        raise error
+    called = (
+        f"called sys.exit({error.code})" if isinstance(error, SystemExit) else f"raised {type(error).__name__}: {error}"
+    )
+    raise RuntimeError(f"{who} {called}") from error
 
 
 def disregard() -> None:
@@ -100,12 +121,14 @@ class Signals:
     def __enter__(self) -> Signals:
         """Take over the handlers; only a process's main thread can."""
         self._install()
+        _heeded.update({"by us": bool(self._before), "came": False})
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Put the handlers back that were there; a second signal ends like a first one that was drained."""
+        _heeded["by us"] = False
         for number, handler in self._before.items():
             signal.signal(number, handler)
             _in_forks.pop(number, None)
@@ -123,6 +146,7 @@ class Signals:
                     _in_forks[number] = self._before.setdefault(number, current or signal.SIG_DFL)
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        _heeded["came"] = True
         second, self.number = self.number != 0, self.number or number
         if second or not self.in_flight:
             raise KeyboardInterrupt

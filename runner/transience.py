@@ -37,6 +37,11 @@ NETWORK_TROUBLE: Mapping[str, frozenset[str]] = {
     "urllib3": frozenset({"ProtocolError", "TimeoutError", "MaxRetryError"}),
 }
 
+STORAGE_CLIENTS = frozenset(NETWORK_TROUBLE) | {
+    *("adbc_driver_manager", "adlfs", "aiobotocore", "deltalake", "fsspec", "gcsfs", "hdfs_native", "huggingface_hub"),
+    *("obstore", "paramiko", "pyiceberg", "s3fs", "smbprotocol"),
+}
+
 
 def backoff(tries: int, jitter: float) -> float:
     """Seconds before try number `tries` + 1: doubling from 0.5 s to 30 s, times 0.5 to 1 by `jitter` (0 to 1)."""
@@ -68,6 +73,15 @@ def is_transient(error: BaseException) -> bool:
         if known := [found for each in chain if (found := verdict(each)) is not None]:
             return known[0]
     return False
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Whether a file system or a store's client raised this, or what it was raised from, and not our own code or an encoder's."""
+    return (
+        isinstance(error, OSError)
+        or type(error).__module__.partition(".")[0] in STORAGE_CLIENTS
+        or (error.__cause__ is not None and is_of_storage(error.__cause__))
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

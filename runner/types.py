@@ -261,7 +261,7 @@ class Resources:
     num_cpus: Amount = 1.0
     num_gpus: Amount = 0.0
     memory: ByteSize | None = None
-    resources: dict[str, float] = field(default_factory=dict)
+    resources: dict[str, Amount] = field(default_factory=dict)
     accelerator_type: str | None = None
     scheduling_strategy: Literal["DEFAULT", "SPREAD"] | None = None
 
@@ -433,12 +433,14 @@ class Failure:
         kind: `data` and `model` repeat on a rerun; `transient` and `lost` are tried again; `storage` is not.
         message: For people: file, row, error, remedy.
         details: The traceback, if there is one.
+        where: The places in the user's code that the error came through, a line for each.
     """
 
     shard: str
     kind: FailureKind
     message: str
     details: str = ""
+    where: str = ""
 
 
 Outcome = Receipt | Failure

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner import first_batch, quarantine
+from runner import first_batch, quarantine, texts
 from runner.batches import BadPredictions, fixed_schema
 from runner.care import CARELESS, Care
 from runner.child import Child
@@ -41,9 +40,9 @@ from runner.predicting import (
 from runner.process import where_i_am
 from runner.publishing import TakenOver, Written, asking
 from runner.quarantine import BadRow, Budget
-from runner.secrets import hide, learn
+from runner.secrets import learn
 from runner.storage import Seal
-from runner.transience import is_transient
+from runner.transience import is_of_storage, is_transient
 from runner.types import (
     Answer,
     Failure,
@@ -344,7 +343,7 @@ class _ShardRun:
             checksum=written.checksum,
             stages=Stages(read, predict, max(0.0, seconds - read - predict)),
             worker=where_i_am(),
-            complaints=tuple(row.told() for row in bad[:COMPLAINTS]),
+            complaints=tuple(row.told(placed=not i) for i, row in enumerate(bad[:COMPLAINTS])),
             vitals=Vitals(halved=self._predicting.most.asked()),
         )
 
@@ -415,18 +414,16 @@ def _fixed(schema: pa.Schema) -> pa.Schema:
 
 def _failure(shard: Shard, error: Exception, part: str = "") -> Failure:
     if isinstance(error, Trouble):
-        return Failure(shard.id, error.kind, str(error), _traceback(error.__cause__ or error))
-    return Failure(shard.id, _kind(error), f"{part or shard.name} cannot be written: {told(error)}", _traceback(error))
+        cause = error.__cause__ or error
+        return Failure(shard.id, error.kind, str(error), texts.whole(cause), texts.where(cause))
+    what = f"{part or shard.name} cannot be written: {told(error)}"
+    return Failure(shard.id, _kind(error), what, texts.whole(error), texts.where(error))
 
 
 def _kind(error: Exception) -> FailureKind:
-    """Of what writing a part raised: a value that the sink's format cannot hold will not fit later either."""
-    import pyarrow as pa
-
-    if isinstance(error, pa.ArrowInvalid):
-        return "data"
-    return "transient" if is_transient(error) else "storage"
-
-
-def _traceback(error: BaseException) -> str:
-    return hide("".join(traceback.format_exception(error)))
+    """Of what writing a part raised: what is no storage's error is of a value that the format cannot hold, also later."""
+    if isinstance(error, MemoryError):
+        return "memory"
+    if is_transient(error):
+        return "transient"
+    return "storage" if is_of_storage(error) else "data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 Predictor = Callable[[Any], Any]
 
@@ -83,15 +85,69 @@ def leaving_behind(what: str, flag: str = "") -> Predictor:
     return predict
 
 
-def talking() -> Predictor:
+def talking(odd: str = "") -> Predictor:
     """Doubles, and says a lot by every way there is."""
 
     def predict(batch: pd.DataFrame) -> pd.DataFrame:
         for stream in (sys.stdout, sys.stderr):
-            print("x" * 100_000, "\udcff", file=stream, flush=True)
+            print("x" * 100_000, odd and "\udcff", file=stream, flush=True)
         warnings.warn("a warning of the predictor's", stacklevel=1)
         logging.getLogger("talking").error("a line of the predictor's")
         return pd.DataFrame({"twice": batch["x"] * 2})
 
     logging.basicConfig()
+    return predict
+
+
+CODES: dict[str, int] = {}
+
+
+def _looked_up(name: str) -> int:
+    return CODES[name]
+
+
+def _encoded(x: int) -> int:
+    return _looked_up(f"nope{x}")
+
+
+def _chained() -> None:
+    try:
+        CODES["nope"]
+    except KeyError as error:
+        outer = ValueError("no such customer")
+        outer.add_note("looked for in the year's table")
+        raise outer from error
+
+
+def troubled_by_itself(_: Any) -> int:
+    """Fails, in whatever process."""
+    return _encoded(1)
+
+
+def troubled(how: str) -> Predictor:
+    """Goes wrong in one way."""
+    if how == "load":
+        _encoded(0)
+
+    def predict(batch: pd.DataFrame) -> Any:
+        count = len(batch)
+        if how == "deep":
+            return {"twice": [_encoded(x) for x in batch["x"]]}
+        if how == "chained":
+            _chained()
+        if how == "in a library":
+            return pd.DataFrame({"a": [1]})["zz"]
+        if how == "odd" and (batch["x"] % 2).any():
+            raise ValueError("odd")
+        if how == "huge" and (batch["x"] == 3).any():
+            raise ValueError("\x1b[2J" + "y" * 50_000_000)
+        if how in ("KeyboardInterrupt", "SystemExit", "GeneratorExit", "CancelledError"):
+            raise {**vars(builtins), "CancelledError": asyncio.CancelledError}[how]
+        if how == "after 9999":
+            seconds = [*[0] * (count - 1), 10**12 if (batch["x"] == 9).any() else 0]
+            return pa.table({"fine": range(count), "when": pa.array(seconds, pa.timestamp("s"))})
+        if how == "run-end-encoded":
+            return pa.table({"twice": pa.RunEndEncodedArray.from_arrays(pa.array([count], pa.int32()), pa.array([1]))})
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
     return predict

@@ -49,7 +49,8 @@ def test_a_column_that_is_not_there_is_the_models_fault(kind: str, errors: dict[
     assert told.startswith("the model's columns are not those of the data\n  missing  'age__years_'\n  extra    ")
     assert " row 0" not in told
     assert "'age (years)': 'age__years_'" in told
-    assert max(map(len, told.splitlines())) <= 80
+    ours = [line for line in told.splitlines() if not line.startswith(("  at ", "  in ", "  caused by "))]
+    assert max(map(len, ours)) <= 80
     assert not list(Path("out").rglob("part-*"))
 
 

@@ -180,6 +180,20 @@ def test_a_signal_in_line_ends_at_a_batch_once_the_grace_is_over(tmp_path: Path)
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_hangs_up_drains_a_job_unless_it_was_told_to_stay(tmp_path: Path, ignored: bool) -> None:
+    write_input(tmp_path / "in", files=6)
+    given = [*(["nohup"] if ignored else []), *command(tmp_path, "inline")]
+    running = subprocess.Popen(
+        given, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for_parts(tmp_path, 2, running)
+    running.send_signal(signal.SIGHUP)
+    out, errors = running.communicate(timeout=60)
+    assert running.returncode == (0 if ignored else 128 + signal.SIGHUP), errors
+    assert ("complete: " if ignored else "interrupted: ") in out
+
+
 def test_a_second_signal_stops_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=12)
     running = start(tmp_path, "tasks", "model.seconds=5", "predict.output_schema={twice: int64}")

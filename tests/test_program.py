@@ -171,7 +171,7 @@ def test_no_file_takes_the_number_of_a_closed_standard_file(tmp_path: Path, mode
 
 def test_a_person_who_reads_sees_the_same_as_ever(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=2)
-    given = command(tmp_path, "talking", "mode=inline")
+    given = command(tmp_path, "talking", "mode=inline", "model.odd=yes")
     done = subprocess.run(given, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "complete: 2 shards committed" in done.stdout

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner import texts
 from runner.errors import Incomplete, Interrupted
 from runner.secrets import hidden
 from runner.types import Failure, Stages, Vitals
@@ -144,7 +144,7 @@ def ended(report: Report, error: BaseException | None, when: str) -> None:
     report.exit_code = code if code is not None else 130 if stopped else 1
     report.status = "interrupted" if stopped else "incomplete" if report.exit_code == Incomplete.exit_code else "failed"
     report.next_command = report.command
-    details = getattr(error, "details", "") or "".join(traceback.format_exception(error))
+    details = getattr(error, "details", "") or texts.whole(error)
     report.error = Problem(getattr(error, "kind", "") or type(error).__name__, str(error), details)
 
 

@@ -9,14 +9,42 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import ConfigError
 from runner.publishing import Written
+from runner.schemas import DoesNotFit
 from runner.sinks import formats
 from runner.storage import Store, absolute
+from runner.texts import told
+from runner.transience import is_of_storage
 from runner.types import SaveMode, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FormatName = Literal["parquet", "csv", "jsonl", "arrow"]
+
+
+class _Last:
+    """Tables, of which the last is remembered.
+
+    Attributes:
+        table: The last that came.
+        coming: Whether the next is awaited: an error is then not of encoding one.
+    """
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables, self.coming = tables, False
+        self.table: pa.Table | None = None
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self
+
+    def __next__(self) -> pa.Table:
+        self.coming = True
+        table = next(self._tables, None)
+        self.coming = False
+        if table is None:
+            raise StopIteration
+        self.table = table
+        return table
 
 
 @dataclass(frozen=True)
@@ -77,8 +105,20 @@ class Files:
     def write(self, shard: Shard, schema: pa.Schema, tables: Iterator[pa.Table]) -> Written:
         """Publish the part in one atomic step; if `tables` raises, nothing is left."""
         with self.store.publish(self.file_name(shard)) as file:
-            self._format.write(file, schema, tables)
+            self._encode(file, schema, tables)
             return file.written()
+
+    def _encode(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+        """Write the tables; a value that the format cannot hold is told with its column and row."""
+        given = _Last(tables)
+        try:
+            self._format.write(file, schema, given)
+        except Exception as error:
+            not_ours = given.table is None or given.coming or is_of_storage(error)
+            found = None if not_ours else formats.culprit(self._format, given.table)
+            if found is None:
+                raise
+            raise DoesNotFit(f"sink.format={self.format} cannot hold {found}: {told(error)}") from error
 
     def count_rows(self, content: bytes) -> int:
         """Rows of a part, given its bytes."""

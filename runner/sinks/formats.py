@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from runner.batches import from_flat, rebatch
+from runner.batches import decoded, from_flat, rebatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,7 +84,7 @@ def grouped(schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[pa.Table]
     """The tables in the stored schema, regrouped by rows: how they come in pieces does not show."""
     import pyarrow as pa
 
-    for table in rebatch((each.cast(schema) for each in tables), group_rows(schema)):
+    for table in rebatch((decoded(each).cast(schema) for each in tables), group_rows(schema)):
         yield pa.table([_whole(column) for column in table.columns], schema=schema)
 
 
@@ -112,6 +112,27 @@ def unwritable(format: Format, schema: pa.Schema) -> list[str]:  # noqa: A002
         return True
 
     return [f"{column.name} ({column.type})" for column in stored_schema(schema) if not writes(column)]
+
+
+def culprit(format: Format, table: pa.Table) -> str | None:  # noqa: A002
+    """The column and the row of a batch that a format cannot hold: found out by writing them alone."""
+
+    def fails(part: pa.Table) -> bool:
+        try:
+            format.write(io.BytesIO(), part.schema, iter([part]))
+        except Exception:
+            return True
+        return False
+
+    for name in table.column_names:
+        part, row = table.select([name]), 0
+        if part.num_rows and fails(part):
+            while part.num_rows > 1:
+                half = part.num_rows // 2
+                first = fails(part.slice(0, half))
+                part, row = (part.slice(0, half), row) if first else (part.slice(half), row + half)
+            return f"column {name} ({part.schema.types[0]}), row {row} of its batch"
+    return None
 
 
 @dataclass(frozen=True)
@@ -161,7 +182,7 @@ class Csv:
         stored = stored_schema(schema)
         with csv.CSVWriter(file, stored) as writer:
             for table in tables:
-                writer.write_table(table.cast(stored))
+                writer.write_table(decoded(table).cast(stored))
 
     def count_rows(self, content: bytes) -> int:
         """By parsing it; in a file of one column, a blank line is a null."""
@@ -191,7 +212,7 @@ class Jsonl:
         """Write batch by batch."""
         stored = stored_schema(schema)
         for table in tables:
-            for batch in table.cast(stored).to_batches(max_chunksize=LINES):
+            for batch in decoded(table).cast(stored).to_batches(max_chunksize=LINES):
                 lines = (json.dumps(in_json(row), ensure_ascii=False, allow_nan=False) for row in batch.to_pylist())
                 file.write("".join(f"{line}\n" for line in lines).encode())
 
