@@ -58,10 +58,14 @@ def make_ready(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, a
 
     Returns:
         The ledger to go on with.
+
+    Raises:
+        JobFailed: A part that is there is not what was committed.
     """
     ledger.drop_stale_temporaries()
     if is_replaced(ledger, fields, save_mode, accept):
         return ledger.as_if_empty()
+    ledger.refuse_contradicted()
     if ledger.differences(fields) and ledger.recorded is not None and not ledger.complete:
         ledger.rewrite_recipe(ledger.recorded.accepting(fields))
     return ledger

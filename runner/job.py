@@ -60,7 +60,7 @@ def run(job: Job, show: Progress | None = None) -> Report:
                 survey = look_and_predict(job, account, signals)
                 account.hold_to_budget(final=True)
                 if not ledger.complete:
-                    ledger.finish(survey.skipped)
+                    ledger.finish(survey.skipped, filtered=bool(job.source.filters))
     return account.report
 
 

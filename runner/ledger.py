@@ -10,11 +10,11 @@ import copy
 import io
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runner import planning, quarantine, records
+from runner import evidence, planning, quarantine, records
 from runner.errors import Incomplete, JobFailed, SinkRefused
 from runner.mark import Mark
 from runner.parallel import THREADS, mapped
@@ -29,6 +29,7 @@ RECIPE = "_runner/recipe.json"
 MANIFEST = "_runner/manifest.json"
 SUCCESS = "_SUCCESS"
 REWRITE = "delete it and run the job again, which writes it anew from the receipts"
+PREDICT_ANEW = "delete it and run the job again to predict it anew"
 FLUSH_SECONDS = 10.0
 FLUSH_RECEIPTS = 2_000
 SMALL_PART = 8 * 1024**2  # bytes, up to which several parts may be in memory
@@ -68,7 +69,8 @@ class Ledger:
         self._listed = self.store.names()
         self.recorded = self._read_recipe()
         self.plans = self._read_plans()
-        self.committed = set(self._parts_listed())
+        self._sizes = self._parts_listed()
+        self.committed = set(self._sizes)
         self._receipts: list[Receipt] = []
         self._flushed = time.monotonic()
         self._files = 0
@@ -163,6 +165,7 @@ class Ledger:
         """A ledger with nothing in it, to plan what will replace this output. Nothing is deleted before a recipe is recorded."""
         fresh = copy.copy(self)
         fresh.replaces = self
+        fresh._sizes = {}
         fresh.recorded, fresh.seal, fresh.plans, fresh.committed, fresh._listed = None, None, [], set(), {}
         return fresh
 
@@ -251,6 +254,16 @@ class Ledger:
             if OUR_TEMPORARY.fullmatch(name):
                 self.store.delete(name)
 
+    def refuse_contradicted(self) -> None:
+        """Refuse to go on beside a part that is not what was committed.
+
+        Raises:
+            JobFailed: Naming the parts.
+        """
+        if self._sizes and not self.complete:
+            self._entries_of(self._sizes)
+        self._sizes = {}
+
     def next_sequence(self) -> int:
         """The number of the first shard of a further plan."""
         return sum(len(plan) for plan in self.plans)
@@ -284,15 +297,16 @@ class Ledger:
 
     # ------------------------------------------------ the end
 
-    def finish(self, skipped: Iterable[str] = ()) -> None:
+    def finish(self, skipped: Iterable[str] = (), *, filtered: bool = False) -> None:
         """Prove by a fresh listing that every planned part is there, write the manifest, then `_SUCCESS`.
 
         Args:
             skipped: Input files that were left out by name.
+            filtered: Whether `source.filters` left out rows.
 
         Raises:
             Incomplete: The listing and the plans differ: which files. Or another run has taken the sink over.
-            JobFailed: A part is damaged.
+            JobFailed: A part is damaged, or is not what was committed.
         """
         self.mark.confirm()
         self.flush()
@@ -305,7 +319,7 @@ class Ledger:
         everything_skipped = sorted({*skipped, *self.skipped()})
         entries = self._entries_of(sizes)
         self._drop_stale_quarantine(entries)
-        self._read_back(entries, sizes)
+        self._read_back(entries, sizes, everything_skipped, filtered)
         del sizes
         self.mark.confirm()
         retrying(lambda: self._publish_manifest(everything_skipped, entries))
@@ -351,43 +365,76 @@ class Ledger:
     def _entries_of(self, sizes: Mapping[str, int]) -> dict[str, bytes]:
         """What the receipts say of the parts, packed, by shard.
 
-        Nothing where they tell of another size than the listing: such a part is read, as if it had no receipt.
+        Raises:
+            JobFailed: A part has another size than it had when it was committed.
         """
-        entries = dict.fromkeys(sizes, b"")
-        for shard, entry in self._told():
-            if shard in sizes:
-                entries[shard] = entry.packed() if sizes[shard] in (0, entry.bytes) else b""
+        entries, contradicted = evidence.settled(self._told(), sizes)
+        if contradicted:
+            wrong = [
+                f"{self.part(shard)} ({sizes[shard.id]:,} bytes, {contradicted[shard.id]:,} were committed)"
+                for shard in self.shards
+                if shard.id in contradicted
+            ]
+            raise JobFailed(
+                f"sink.path={self.store.root}: not what was committed, by the receipts: {named(wrong)}; {PREDICT_ANEW}"
+            )
         return entries
 
-    def _read_back(self, entries: dict[str, bytes], sizes: Mapping[str, int]) -> None:
-        """Add the parts whose receipts died with their drivers: each is read once, several at a time if they are small."""
+    def _read_back(
+        self, entries: dict[str, bytes], sizes: Mapping[str, int], skipped: Collection[str], filtered: bool
+    ) -> None:
+        """Add the parts whose receipts died with their drivers: each is read once, several at a time if they are small.
+
+        Raises:
+            JobFailed: A part is damaged, or has rows that its plan does not know of, or lacks some.
+        """
         lost = [shard for shard in self.shards if not entries[shard.id]]
         largest = max((sizes[shard.id] for shard in lost), default=0)
         found = mapped(self._read_part, lost, THREADS if largest <= SMALL_PART else 1)
-        entries.update((shard.id, entry.packed()) for shard, entry in zip(lost, found, strict=True))
+        for shard, entry in zip(lost, found, strict=True):
+            if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=filtered):
+                raise JobFailed(f"{self.store.path(self.part(shard))}: {wrong}; {PREDICT_ANEW}")
+            entries[shard.id] = entry.packed()
 
     def _read_part(self, shard: Shard) -> Entry:
         import hashlib
 
         content = self.store.read(self.part(shard)) or b""
-        rows, bad = self._count_rows(self.part(shard), content), self.quarantined(shard)
+        rows, (bad, aside) = self._count_rows(self.part(shard), content), self.quarantined(shard)
         checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        return Entry(rows + bad, rows, bad, len(content), checksum)
+        return Entry(rows + bad, rows, bad, len(content), checksum, aside)
 
     def _count_rows(self, name: str, content: bytes) -> int:
         try:
             return self._sink.count_rows(content)
         except Exception as error:
             raise JobFailed(
-                f"{self.store.path(name)}: is damaged ({type(error).__name__}: {error}); delete it and run the job again to predict it anew"
+                f"{self.store.path(name)}: is damaged ({type(error).__name__}: {error}); {PREDICT_ANEW}"
             ) from error
 
-    def quarantined(self, shard: Shard) -> int:
-        """Rows in the shard's quarantine file."""
+    def quarantined(self, shard: Shard) -> tuple[int, str]:
+        """Rows in the shard's quarantine file, and its checksum; 0 and nothing where there is none.
+
+        Raises:
+            JobFailed: It is damaged.
+        """
+        import hashlib
+
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         name = quarantine.file_name(shard)
-        return int(pq.read_metadata(io.BytesIO(self.store.read(name) or b"")).num_rows) if name in self._listed else 0
+        if name not in self._listed:
+            return 0, ""
+        content = self.store.read(name) or b""
+        try:
+            rows = int(pq.read_metadata(io.BytesIO(content)).num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise JobFailed(
+                f"{name}: is damaged ({type(error).__name__}: {error}); delete it and {self.part(shard)}, and run the job again, "
+                "which predicts that part anew"
+            ) from error
+        return rows, f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     def seen_before(self) -> tuple[int, int]:
         """Rows read and rows quarantined by earlier runs, as far as their receipts tell."""

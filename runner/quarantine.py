@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import texts
+from runner.publishing import Written
 from runner.schemas import plain_type
 from runner.secrets import hide
 from runner.sinks.formats import in_json
@@ -90,7 +91,7 @@ def file_name(shard: Shard) -> str:
     return f"_runner/quarantine/{shard.name}.parquet"
 
 
-def publish(store: Store, shard: Shard, reader: Reader, bad: Sequence[BadRow]) -> None:
+def publish(store: Store, shard: Shard, reader: Reader, bad: Sequence[BadRow]) -> Written:
     """Write the bad rows of a shard, in input order: every column of the input, then source, row number, error and raw text.
 
     A row of an earlier quarantine keeps the source and number that it came with. Whatever the columns hold is written: a column that
@@ -102,6 +103,7 @@ def publish(store: Store, shard: Shard, reader: Reader, bad: Sequence[BadRow]) -
     content = in_parquet(united([table for table in tables if table is not None]))
     with store.publish(file_name(shard)) as file:
         file.write(content)
+        return file.written()
 
 
 def _whole(reader: Reader, fragment: Fragment, bad: Sequence[BadRow]) -> pa.Table | None:

@@ -108,6 +108,7 @@ class Entry(NamedTuple):
         rows_quarantined: Rows in the quarantine file.
         bytes: Size of the part.
         checksum: `sha256:...` of the part.
+        quarantine: The same of the quarantine file; empty where there is none, and in what earlier versions wrote.
     """
 
     rows_in: int
@@ -115,16 +116,17 @@ class Entry(NamedTuple):
     rows_quarantined: int
     bytes: int
     checksum: str
+    quarantine: str = ""
 
     def packed(self) -> builtins.bytes:
         """In half of the memory: there is one for each part."""
-        return " ".join(map(str, self)).encode()
+        return " ".join(map(str, (*self[:4], self.quarantine, self.checksum))).encode()
 
     @classmethod
     def unpacked(cls, packed: builtins.bytes) -> Entry:
         """What `packed` was made of."""
-        rows_in, rows_out, rows_quarantined, size, checksum = packed.decode().split(" ", 4)
-        return cls(int(rows_in), int(rows_out), int(rows_quarantined), int(size), checksum)
+        rows_in, rows_out, rows_quarantined, size, aside, checksum = packed.decode().split(" ", 5)
+        return cls(int(rows_in), int(rows_out), int(rows_quarantined), int(size), checksum, aside)
 
 
 def entry_of(line: bytes) -> tuple[str, Entry] | None:
@@ -132,7 +134,7 @@ def entry_of(line: bytes) -> tuple[str, Entry] | None:
     try:
         told = json.loads(line)
         numbers = int(told["rows_in"]), int(told["rows_out"]), int(told["rows_quarantined"]), int(told["bytes_out"])
-        return str(told["shard"]), Entry(*numbers, told["checksum"])
+        return str(told["shard"]), Entry(*numbers, str(told["checksum"]), str(told.get("quarantine", "")))
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
@@ -158,7 +160,7 @@ def manifest(
     """
     totals = [0, 0, 0, 0]
     for shard in shards:
-        *numbers, _ = Entry.unpacked(entries[shard.id])
+        numbers = Entry.unpacked(entries[shard.id])[:4]
         totals = [total + number for total, number in zip(totals, numbers, strict=True)]
     head = {"fingerprint": fingerprint, **dict(zip(Entry._fields, totals, strict=False)), "skipped": skipped}
     yield f"{json.dumps(head).removesuffix('}')}, {PARTS}".encode()

@@ -94,7 +94,7 @@ class Store:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     def names(self, below: str = "") -> dict[str, int]:
-        """Every file at any depth: path below the root to size in bytes. One fresh listing, whole or an error."""
+        """Every file at any depth: path below the root to size in bytes, -1 where it is unknown. One fresh listing, whole or an error."""
         fs, root = _open(self)
         with told(self.path(below)):
             try:
@@ -174,7 +174,11 @@ def _head(fs: Any, path: str, size: int) -> bytes:
 
 
 def _sizes(fs: Any, folder: str) -> dict[str, int]:
-    return {path: what["size"] or 0 for path, what in stream_files(fs, folder) if what["type"] == "file"}
+    return {
+        path: -1 if what["size"] is None else what["size"]
+        for path, what in stream_files(fs, folder)
+        if what["type"] == "file"
+    }
 
 
 def _is_file(fs: Any, path: str) -> bool:

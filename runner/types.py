@@ -407,6 +407,7 @@ class Receipt:
         worker: `host:pid` it ran in.
         complaints: The first few quarantined rows, for people.
         vitals: Of the worker's process, after the call.
+        quarantine: `sha256:...` of the quarantine file; empty where there is none.
     """
 
     shard: str
@@ -419,6 +420,7 @@ class Receipt:
     worker: str
     complaints: tuple[str, ...] = ()
     vitals: Vitals = Vitals()
+    quarantine: str = ""
 
 
 FailureKind = Literal["data", "model", "transient", "storage", "lost", "memory", "timeout"]

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
 
-from runner import quarantine
-from runner.errors import ConfigError
+from runner import evidence, quarantine
+from runner.errors import ConfigError, JobFailed, SinkRefused
+from runner.job import telling
 from runner.ledger import MANIFEST, REWRITE, SUCCESS, Ledger, named
+from runner.records import Entry
 from runner.report import counted
 from runner.spec import Job
 from runner.survey import inputs
@@ -48,34 +50,80 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
     """Hold the sink against its plans, its manifest and the source.
 
     Raises:
-        ConfigError: There is nothing to verify.
+        ConfigError, SinkRefused: There is nothing to verify, or it cannot be read.
+        Incomplete: It cannot be read now.
     """
-    ledger = Ledger(job.sink, "verify")
-    if ledger.recorded is None:
-        raise ConfigError(f"sink.path={ledger.store.root}: no run of ours has written here; there is nothing to verify")
-    manifest = _manifest(ledger)
-    skipped = set(ledger.skipped())
     verdict = Verdict()
-    verdict.problems += [*_unfinished(ledger, manifest), *_strangers(ledger), *_plan_problems(ledger)]
-    for shard in ledger.shards:
-        if shard.id in ledger.committed and (entry := manifest.get(shard.id)) is not None:
-            verdict.problems += _part_problems(job, ledger, shard, entry, verdict)
-            verdict.problems += _row_problems(job, shard, entry, skipped)
-    _hold_against_source(job, ledger, verdict)
-    if deep and ledger.recorded.source_schema is not None:
-        reader = quarantine.tolerant(job.source).reader(ledger.recorded.source_schema)
-        verdict.problems += _deep_problems(reader, ledger.shards, manifest, skipped)
+    with telling(f"sink.path={job.sink.store.root}", SinkRefused):
+        ledger = Ledger(job.sink, "verify")
+        if ledger.recorded is None:
+            raise ConfigError(
+                f"sink.path={ledger.store.root}: no run of ours has written here; there is nothing to verify"
+            )
+        entries = _hold_against_records(job, ledger, verdict)
+    with telling("source", ConfigError):
+        _hold_against_source(job, ledger, verdict)
+        if deep and ledger.recorded.source_schema is not None:
+            reader = quarantine.tolerant(job.source).reader(ledger.recorded.source_schema)
+            verdict.problems += _deep_problems(reader, ledger.shards, entries, set(ledger.skipped()))
     return verdict
 
 
-def _manifest(ledger: Ledger) -> dict[str, Mapping[str, Any]]:
+def _hold_against_records(job: Job, ledger: Ledger, verdict: Verdict) -> Mapping[str, Entry]:
+    """Everything but the source; returns what the manifest says of each part."""
+    manifest, skipped = _manifest(ledger), set(ledger.skipped())
+    parts = {part["shard"]: _entry(part) for part in manifest["parts"]}
+    entries = {shard: entry for shard, entry in parts.items() if entry is not None}
+    verdict.problems += [*_other_job(job, ledger), *_unfinished(ledger, parts), *_strangers(ledger)]
+    verdict.problems += [*_plan_problems(ledger), *_manifest_problems(ledger, manifest, parts)]
+    for shard in ledger.shards:
+        if shard.id in ledger.committed and (entry := entries.get(shard.id)) is not None:
+            verdict.problems += _part_problems(job, ledger, shard, entry, verdict)
+            if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=bool(job.source.filters)):
+                verdict.problems.append(f"{ledger.part(shard)}: {wrong}")
+    return entries
+
+
+def _manifest(ledger: Ledger) -> Mapping[str, Any]:
+    """The manifest; one without parts where there is none."""
     text = ledger.store.read(MANIFEST)
     try:
-        return {} if text is None else {part["shard"]: part for part in json.loads(text)["parts"]}
+        content: dict[str, Any] = {"parts": []} if text is None else json.loads(text)
+        _ = [part["shard"] for part in content["parts"]]
+        return content
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{ledger.store.path(MANIFEST)}: cannot be read ({type(error).__name__}: {error}); {REWRITE}"
         ) from error
+
+
+def _entry(part: Mapping[str, Any]) -> Entry | None:
+    """What a line of the manifest says, `None` if it lacks something; earlier versions wrote no checksum of quarantine files."""
+    numbers = [part.get(name) for name in Entry._fields[:4]]
+    texts = part.get("checksum"), part.get("quarantine", "")
+    whole = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+    return Entry._make([*numbers, *texts]) if whole else None
+
+
+def _other_job(job: Job, ledger: Ledger) -> Iterator[str]:
+    """A proof is of the job that was asked for: another model's output proves nothing of it."""
+    for name, (was, now) in ledger.differences(job.fields, job.sink.accept).items():
+        yield f"the sink holds the output of another job: {name} is {was!r} there, {now!r} in this job (sink.accept=[{name}] lets it pass)"
+
+
+def _manifest_problems(ledger: Ledger, manifest: Mapping[str, Any], parts: Mapping[str, Entry | None]) -> Iterator[str]:
+    """What the manifest says of the whole must follow from its parts and its recipe."""
+    if not ledger.listed(MANIFEST) or ledger.recorded is None:
+        return
+    if manifest.get("fingerprint") != ledger.recorded.fingerprint:
+        yield f"{MANIFEST}: is of another job than the recipe: its fingerprint is {manifest.get('fingerprint')!r}; {REWRITE}"
+    if damaged := [ledger.part(shard) for shard in ledger.shards if shard.id in parts and parts[shard.id] is None]:
+        yield f"{MANIFEST}: what it says of {named(damaged)} is not whole; {REWRITE}"
+        return
+    for number, name in enumerate(Entry._fields[:4]):
+        total = sum(int(entry[number]) for entry in parts.values() if entry is not None)
+        if manifest.get(name) != total:
+            yield f"{MANIFEST}: {name} is {manifest.get(name)!r}, its parts make {total:,}; {REWRITE}"
 
 
 def _unfinished(ledger: Ledger, manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -130,33 +178,29 @@ def _gap(what: str, ranges: Sequence[tuple[int, int]]) -> str | None:
 # ---------------------------------------------------------------- the parts are what the manifest says
 
 
-def _part_problems(job: Job, ledger: Ledger, shard: Shard, entry: Mapping[str, Any], verdict: Verdict) -> Iterator[str]:
+def _part_problems(job: Job, ledger: Ledger, shard: Shard, entry: Entry, verdict: Verdict) -> Iterator[str]:
     name = ledger.part(shard)
     content = ledger.store.read(name)
     if content is None:
         yield f"{name}: is gone since it was listed"
         return
     verdict.parts += 1
-    if f"sha256:{hashlib.sha256(content).hexdigest()}" != entry["checksum"]:
-        size = f"{len(content):,} bytes, {entry['bytes']:,} were committed"
-        what = size if len(content) != entry["bytes"] else "the same size, but another checksum"
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != entry.checksum:
+        size = f"{len(content):,} bytes, {entry.bytes:,} were committed"
+        what = size if len(content) != entry.bytes else "the same size, but another checksum"
         yield f"{name}: is not what was committed: {what}; {REMEDY}"
         return
-    rows, bad = job.sink.count_rows(content), ledger.quarantined(shard)
-    verdict.rows_in, verdict.rows_out = verdict.rows_in + entry["rows_in"], verdict.rows_out + rows
-    verdict.rows_quarantined += bad
-    if rows + bad != entry["rows_in"]:
-        yield f"{name}: {rows:,} rows and {bad:,} in quarantine do not make {entry['rows_in']:,} rows of input; {REMEDY}"
-
-
-def _row_problems(job: Job, shard: Shard, entry: Mapping[str, Any], skipped: set[str]) -> Iterator[str]:
-    """Where the plan knows how many rows a shard has, as many must have been read."""
-    counts = [fragment.rows for fragment in shard.fragments if fragment.file.path not in skipped]
-    if None in counts or job.source.filters:
+    try:
+        rows, (bad, aside) = job.sink.count_rows(content), ledger.quarantined(shard)
+    except JobFailed as error:
+        yield str(error)
         return
-    planned = sum(count or 0 for count in counts)
-    if planned != entry["rows_in"]:
-        yield f"{entry['part']}: {entry['rows_in']:,} rows were read, {planned:,} were planned"
+    verdict.rows_in, verdict.rows_out = verdict.rows_in + entry.rows_in, verdict.rows_out + rows
+    verdict.rows_quarantined += bad
+    if rows + bad != entry.rows_in:
+        yield f"{name}: {rows:,} rows and {bad:,} in quarantine do not make {entry.rows_in:,} rows of input; {REMEDY}"
+    elif entry.quarantine not in ("", aside):
+        yield f"{quarantine.file_name(shard)}: is not what was committed: another checksum; delete it and {name}, and run the job again"
 
 
 # ---------------------------------------------------------------- the inputs are what was predicted
@@ -185,7 +229,7 @@ def _hold_against_source(job: Job, ledger: Ledger, verdict: Verdict) -> None:
 
 
 def _deep_problems(
-    reader: Reader, shards: Sequence[Shard], manifest: Mapping[str, Mapping[str, Any]], skipped: set[str]
+    reader: Reader, shards: Sequence[Shard], manifest: Mapping[str, Entry], skipped: set[str]
 ) -> Iterator[str]:
     for shard in shards:
         if (entry := manifest.get(shard.id)) is None:
@@ -196,8 +240,8 @@ def _deep_problems(
         except Exception as error:
             yield f"{shard.name}: its input cannot be read again: {type(error).__name__}: {error}"
             continue
-        if rows != entry["rows_in"]:
-            yield f"{shard.name}: the input has {rows:,} rows now, {entry['rows_in']:,} were predicted"
+        if rows != entry.rows_in:
+            yield f"{shard.name}: the input has {rows:,} rows now, {entry.rows_in:,} were predicted"
 
 
 def told(verdict: Verdict, root: str) -> list[str]:

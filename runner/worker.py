@@ -268,6 +268,7 @@ class _ShardRun:
         self._seconds = self._predicted = 0.0
         self._count = 0
         self._bad: list[BadRow] = []
+        self._aside: Written | None = None  # the quarantine file
         self._kept = first_batch.Kept()
 
     def predict(self) -> None:
@@ -307,7 +308,7 @@ class _ShardRun:
                 yield pa.table(columns, schema=self._schema)
         if bad := self._all_bad():
             with asking(self._recipe.refuse_lost_sink):
-                quarantine.publish(self._recipe.sink.store, self._shard, self._recipe.reader, bad)
+                self._aside = quarantine.publish(self._recipe.sink.store, self._shard, self._recipe.reader, bad)
 
     def _all_bad(self) -> list[BadRow]:
         """What cannot be parsed and what cannot be predicted, in the order of the input."""
@@ -345,6 +346,7 @@ class _ShardRun:
             worker=where_i_am(),
             complaints=tuple(row.told(placed=not i) for i, row in enumerate(bad[:COMPLAINTS])),
             vitals=Vitals(halved=self._predicting.most.asked()),
+            quarantine=self._aside.checksum if self._aside else "",
         )
 
 

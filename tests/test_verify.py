@@ -76,8 +76,96 @@ def test_a_part_that_was_cut_off_is_found_before_the_end_is_declared(
     truncate_a_part(done / "out")
     assert main(command(done)) == 1
     told = capsys.readouterr().err
-    assert re.search(r"part-00000001-\S+: is damaged .*delete it and run the job again", told)
+    assert re.search(
+        r"part-00000001-\S+ \([\d,]+ bytes, [\d,]+ were committed\); delete it and run the job again", told
+    )
     assert not (done / "out/_SUCCESS").exists()
+
+
+# ---------------------------------------------------------------- a part that is not what its receipt says
+
+
+def not_finished(done: Path) -> None:
+    for name in ("_SUCCESS", "_runner/manifest.json"):
+        (done / "out" / name).unlink()
+
+
+def write_rows(part: Path, rows: int) -> None:
+    pq.write_table(pq.read_table(part).slice(0, rows), part)
+
+
+def empty(part: Path) -> None:
+    part.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [lambda part: write_rows(part, 7), empty], ids=["fewer rows", "no byte"])
+def test_a_part_that_its_receipt_contradicts_is_named_before_anything_is_predicted(
+    done: Path, capsys: pytest.CaptureFixture[str], harm: Callable[[Path], None]
+) -> None:
+    before = digests(done)
+    not_finished(done)
+    harm(part := parts(done)[2])
+    parts(done)[3].unlink()
+    capsys.readouterr()
+    assert main(command(done)) == 1
+    told = capsys.readouterr().err
+    assert part.name in told
+    assert "were committed" in told
+    assert len(parts(done)) == 3, "it went on"
+    part.unlink()
+    assert main(command(done)) == 0
+    assert digests(done) == before
+
+
+def test_a_part_that_was_done_twice_is_what_one_of_its_receipts_says(done: Path) -> None:
+    """A model that depends on time: the later try's part may have been overtaken by the earlier one's."""
+    not_finished(done)
+    [receipts] = (done / "out").rglob("receipts-*")
+    other = [json.loads(line) for line in receipts.read_text().splitlines()]
+    later = [json.dumps({**line, "bytes_out": line["bytes_out"] + 1, "checksum": "sha256:other"}) for line in other]
+    receipts.write_text(receipts.read_text() + "\n".join(later))
+    assert main(command(done)) == 0
+    assert {part["bytes"] for part in manifest(done)["parts"]} == {line["bytes_out"] for line in other}
+
+
+@pytest.mark.parametrize(("rows", "more"), [(7, []), (26, ["source.filters=[[x,'>=',0]]"])])
+def test_a_part_without_a_receipt_must_have_the_rows_that_were_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int, more: list[str]
+) -> None:
+    write_input(tmp_path / "in")
+    assert main(command(tmp_path, "model.values=[]", *more)) == 0
+    not_finished(tmp_path)
+    for receipts in (tmp_path / "out").rglob("receipts-*"):
+        receipts.unlink()
+    part = parts(tmp_path)[0]
+    table = pq.read_table(part)
+    pq.write_table(pa.concat_tables([table, table]).slice(0, rows), part)
+    capsys.readouterr()
+    assert main(command(tmp_path, "model.values=[]", *more)) == 1
+    assert re.search(rf"{part.name}: {rows} rows were read, 25 were planned; delete it", capsys.readouterr().err)
+
+
+def test_a_filter_may_leave_out_rows_of_a_part_without_a_receipt(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    given = command(tmp_path, "model.values=[]", "source.filters=[[x,'>',5]]")
+    assert main(given) == 0
+    before = manifest(tmp_path)
+    not_finished(tmp_path)
+    for receipts in (tmp_path / "out").rglob("receipts-*"):
+        receipts.unlink()
+    assert main(given) == 0
+    assert manifest(tmp_path) == before
+
+
+def test_an_empty_quarantine_file_of_a_part_without_a_receipt_is_named(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    not_finished(done)
+    for receipts in (done / "out").rglob("receipts-*"):
+        receipts.unlink()
+    empty(next((done / "out/_runner/quarantine").iterdir()))
+    assert main(command(done)) == 1
+    assert "is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"parts": [1]}'])
@@ -152,11 +240,55 @@ def lose_rows_in_the_manifest(out: Path) -> str:
     return "do not make 26 rows of input"
 
 
+def quarantine_of(out: Path) -> Path:
+    return sorted((out / "_runner/quarantine").iterdir())[0]
+
+
+def empty_a_quarantine(out: Path) -> str:
+    empty(quarantine_of(out))
+    return f"_runner/quarantine/{quarantine_of(out).name}: is damaged"
+
+
+def edit_a_quarantine(out: Path) -> str:
+    file = quarantine_of(out)
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(0, "x", pa.array([77] * table.num_rows)), file)
+    return f"_runner/quarantine/{file.name}: is not what was committed"
+
+
+def edit_the_manifest(out: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = out / "_runner/manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_a_total(out: Path) -> str:
+    edit_the_manifest(out, lambda content: content.update(rows_out=12))
+    return "manifest.json: rows_out is 12, its parts make 98"
+
+
+def lose_a_total(out: Path) -> str:
+    edit_the_manifest(out, lambda content: content.pop("bytes"))
+    return "manifest.json: bytes is None"
+
+
+def lose_a_checksum(out: Path) -> str:
+    edit_the_manifest(out, lambda content: content["parts"][1].pop("checksum"))
+    return "is not whole"
+
+
+def another_fingerprint(out: Path) -> str:
+    edit_the_manifest(out, lambda content: content.update(fingerprint="0123456789abcdef"))
+    return "manifest.json: is of another job than the recipe"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         delete_a_part, truncate_a_part, swap_a_part, add_a_stranger, add_a_stray_quarantine, delete_a_quarantine,
-        change_an_input, delete_success, lose_rows_in_the_manifest,
+        change_an_input, delete_success, lose_rows_in_the_manifest, empty_a_quarantine, edit_a_quarantine, edit_a_total,
+        lose_a_total, lose_a_checksum, another_fingerprint,
     ],
 )  # fmt: skip
 def test_each_discrepancy_is_named(
@@ -190,6 +322,51 @@ def test_deep_reads_the_inputs_again(done: Path, capsys: pytest.CaptureFixture[s
     code, out = verified(done, capsys, "verify.deep=true")
     assert code == 1
     assert "cannot be read again" in out
+
+
+def test_another_job_is_not_proved_by_this_ones_output(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = verified(done, capsys, "batch_size=20")
+    assert code == 1
+    assert "the sink holds the output of another job: batch_size is 10 there, 20 in this job" in out
+    assert verified(done, capsys, "batch_size=20", "sink.accept=[batch_size]")[0] == 0
+
+
+def test_a_manifest_of_an_earlier_version_is_verified_by_what_it_has(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_the_manifest(done / "out", lambda content: [part.pop("quarantine") for part in content["parts"]])
+    assert verified(done, capsys)[0] == 0
+
+
+def test_a_sink_that_is_a_file_is_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_input(tmp_path / "in")
+    (tmp_path / "out").touch()
+    assert main(command(tmp_path, "action=verify")) == 2
+    told = capsys.readouterr().err
+    assert "is a file, a folder is expected" in told
+    assert "Traceback" not in told
+
+
+def test_a_sink_or_source_that_cannot_be_read_now_is_a_reason_to_try_again(
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner.sources.files import Files
+    from runner.storage import Store
+
+    def refused(*_: Any) -> Any:
+        raise PermissionError("no credentials")
+
+    def gone(*_: Any) -> Any:
+        raise ConnectionResetError("gone")
+
+    for where, name, key in ((Files, "files", "source"), (Store, "read", "sink.path")):
+        for failing, expected in ((refused, 2), (gone, 75)):
+            with monkeypatch.context() as patched:
+                patched.setattr(where, name, failing)
+                assert main(command(done, "action=verify")) == expected
+            told = capsys.readouterr().err
+            assert key in told
+            assert "cannot be used" in told
 
 
 def test_nothing_to_verify_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +411,13 @@ def test_an_unreadable_file_fails_its_shard_and_is_skipped_by_name(
     assert report.status == "complete"
     assert "002.parquet" in report.notes[0]
     assert manifest(tmp_path)["skipped"] == [str(tmp_path / "in/002.parquet")]
-    given = [f"source.path={tmp_path / 'in'}", f"sink.path={tmp_path / 'out'}", "source=parquet", "model=custom"]
+    given = [
+        f"source.path={tmp_path / 'in'}",
+        f"sink.path={tmp_path / 'out'}",
+        "source=parquet",
+        "model=custom",
+        "batch_size=10",
+    ]
     code = main([*given, "model._target_=predictors.doubling", "action=verify", "verify.deep=true"])
     out = capsys.readouterr().out
     assert code == 0, out
