@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import date
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from runner import allowed
 from runner.check import BROKEN, is_missing, nearest
-from runner.locations import unfit_for_parts, unusable
+from runner.locations import install, unfit_for_parts, unusable
 from runner.secrets import HIDDEN, holds_password, shown
 from runner.storage import absolute, is_local
+from runner.targets import refusal
 
 ACTORS = "runner.modes.actors.Actors"
 INLINE = "runner.modes.inline.Inline"
@@ -25,6 +26,7 @@ PACKAGES = {  # a built-in loader's packages, each with the paths that it is nee
     "models.torch.load": {"torch": ".*", "safetensors": r".*\.safetensors"},
 }
 DAY = re.compile(r"(?:^|/)\w+=(\d{4}-\d\d-\d\d)(?=/|$)")
+HUB = re.compile(r"[\w.-]+/[\w-]+(\.\d[\w.-]*)?")
 OF_RAY = re.compile(r"/session_[^/]+/runtime_resources/working_dir_files/")
 COLUMNS = (("source", "columns"), ("predict", "columns"), ("sink", "keep_columns"))
 PATHS = (("source", "path"), ("sink", "path"), ("model", "path"), ("predict", "artifacts"))
@@ -47,7 +49,7 @@ def check(values: Mapping[str, Any], problems: list[str], *, sweep: bool) -> lis
     problems += _empty_paths(values)
     problems += _storages(values)
     problems += _passwords(values)
-    problems += _packages(values)
+    problems += _packages(values) or _other_models(values) or _callables(values)
     problems += _not_allowed(values)
     _bad_rows(_at(values, "errors", "max_bad_rows"), problems)
     problems += _sink_place(values) or _sink_in_source(values)
@@ -180,10 +182,40 @@ def _packages(values: Mapping[str, Any]) -> list[str]:
     extra, needs = target.split(".")[1], PACKAGES[target]
     names = [name for name, ending in needs.items() if re.fullmatch(ending, path if isinstance(path, str) else "")]
     absent = [] if _at(values, "predict", "load_on") == "worker" else [name for name in names if not find_spec(name)]
-    found = [f"model={extra} needs {', '.join(absent)}: pip install 'ray-batch-runner[{extra}]'"] if absent else []
+    found = [f"model={extra} needs {', '.join(absent)}: {install(extra)}"] if absent else []
     if extra == "torch" and path is None and _at(values, "model", "module") is None:
         found.append("model=torch: model.path, model.module or both are required")
     return found
+
+
+def _other_models(values: Mapping[str, Any]) -> list[str]:
+    """A `model.path` that is no file of the chosen kind, by its name."""
+    target, path = _at(values, "model", "_target_"), _at(values, "model", "path")
+    if target not in PACKAGES or not isinstance(path, str):
+        return []
+    own = "a loader of your own reads it: model=custom model._target_=package.module.load"
+    if path.endswith(".py"):
+        module = ".".join(PurePath(path).with_suffix("").parts).lstrip("./")
+        return [
+            f"model.path={path}: is code, not a fitted model; model=custom model._target_={module}.load calls its load()"
+        ]
+    if path.endswith((".json", ".ubj", ".onnx", ".pb", ".gguf", ".keras", ".h5")):
+        return [f"model.path={path}: is no file that model={str(target).split('.')[1]} reads; {own}"]
+    if HUB.fullmatch(path) and not Path(path).exists() and not Path(path).parent.is_dir():
+        return [f"model.path={path}: there is no such file; if it names a model on a hub, {own}"]
+    return []
+
+
+def _callables(values: Mapping[str, Any]) -> list[str]:
+    """What the torch loader calls by name is looked for before anything is loaded, where this process is to load it."""
+    if _at(values, "model", "_target_") != "models.torch.load" or _at(values, "predict", "load_on") == "worker":
+        return []
+    given = {name: _at(values, "model", name) for name in ("collate", "module")}
+    return [
+        f"model.{name}={path}: {refused}"
+        for name, path in given.items()
+        if isinstance(path, str) and (refused := refusal(path))
+    ]
 
 
 def _not_allowed(values: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from runner.errors import ConfigError
 
-EXTRAS = {"s3": "'ray-batch-runner[s3]'", "s3a": "'ray-batch-runner[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "hdfs": "hdfs-native",
+OURS = ("s3", "s3a")
+EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "hdfs": "hdfs-native",
           "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}  # fmt: skip
 MAGIC = frozenset("*?[")
 # s3fs tries five times around botocore's own five, and we around both: a request that stalls would take many minutes to be told.
@@ -125,8 +126,13 @@ def unusable(uri: str) -> str | None:
 
 
 def _lacking(uri: str, scheme: str, missing: ImportError) -> str:
-    install = EXTRAS.get(scheme, "the package named there")
-    return f"{uri}: {scheme}:// needs a package that is not installed ({missing}): pip install {install}"
+    how = install("s3") if scheme in OURS else f"pip install {EXTRAS.get(scheme, 'the package named there')}"
+    return f"{uri}: {scheme}:// needs a package that is not installed ({missing}): {how}"
+
+
+def install(extra: str) -> str:
+    """How to install an extra of this project, which comes from its repository."""
+    return f"pip install -c constraints.txt -e '.[{extra}]' (in a checkout of this project)"
 
 
 def spell(fs: Any, path: str, like: str) -> str:

@@ -50,6 +50,15 @@ def locate(target: str) -> Callable[..., Any]:
     return callable_found
 
 
+def refusal(target: str) -> str:
+    """Why what a path names cannot be had; `""` if it can."""
+    try:
+        locate(target)
+    except Refused as refused:
+        return str(refused)
+    return ""
+
+
 def _imported(target: str) -> Any:
     """The thing itself: the longest importable module, then its attributes."""
     if not all(part.isidentifier() for part in target.split(".")):

@@ -12,6 +12,7 @@ import pytest
 from conftest import Runs
 
 from runner import ConfigError, JobFailed, run
+from runner.__main__ import main
 from runner.columns import compared
 
 QUARANTINE = {"errors": "quarantine", "errors.max_bad_rows": 1.0}
@@ -114,3 +115,30 @@ def test_a_wrong_delimiter_is_said() -> None:
 def test_many_columns_are_told_shortly() -> None:
     told = compared([f"wanted_{i}" for i in range(500)], [f"there_is_{i}" for i in range(500)])
     assert len(told.splitlines()) < 30
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "onnx", "mlflow"])
+def test_a_model_that_is_only_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"model={name}", "source.path=in", "mode=inline"]) == 2
+    assert f"model={name}: no such option; it is not built in yet; a loader of your own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("models/churn.py", "is code, not a fitted model; model=custom model._target_=models.churn.load"),
+        ("m.json", "is no file that model=sklearn reads; a loader of your own reads it: model=custom"),
+        ("org/some-model", "there is no such file; if it names a model on a hub, a loader of your own"),
+    ],
+)
+def test_what_is_no_model_file_is_told_with_what_to_do(
+    path: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["model=sklearn", f"model.path={path}", "source.path=in", "mode=inline", "sink.path=out"]) == 2
+    assert f"model.path={path}: {told}" in capsys.readouterr().err
+
+
+def test_a_collate_that_is_not_there_is_found_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["model=torch", "model.path=none.pt", "model.module=collections.OrderedDict", "model.collate=json.lodas"]
+    assert main([*argv, "source.path=in", "mode=inline", "sink.path=out"]) == 2
+    assert "model.collate=json.lodas: module json has no lodas" in capsys.readouterr().err

@@ -187,13 +187,13 @@ def test_what_only_a_cluster_has_is_a_note_on_this_machine(
 @pytest.mark.parametrize(
     ("absent", "override", "said"),
     [
-        ("joblib", "model=sklearn model.path=x.joblib", "model=sklearn needs joblib: pip install 'ray-batch-runner[sklearn]'"),
-        ("skops", "model=sklearn model.path=x.skops", "model=sklearn needs skops: pip install 'ray-batch-runner[sklearn]'"),
-        ("torch", "model=torch model.module=ops.Net", "model=torch needs torch: pip install 'ray-batch-runner[torch]'"),
+        ("joblib", "model=sklearn model.path=x.joblib", "model=sklearn needs joblib: pip install -c constraints.txt -e '.[sklearn]'"),
+        ("skops", "model=sklearn model.path=x.skops", "model=sklearn needs skops: pip install -c constraints.txt -e '.[sklearn]'"),
+        ("torch", "model=torch model.module=ops.Net", "model=torch needs torch: pip install -c constraints.txt -e '.[torch]'"),
         (
             "safetensors",
             "model=torch model.path=x.safetensors",
-            "model=torch needs safetensors: pip install 'ray-batch-runner[torch]'",
+            "model=torch needs safetensors: pip install -c constraints.txt -e '.[torch]'",
         ),
     ],
 )  # fmt: skip
@@ -210,7 +210,7 @@ def test_a_package_that_is_not_installed(
     assert place.exists()
     monkeypatch.setattr(crosscheck, "find_spec", lambda name: None if name == absent else object())
     assert main([*DATA, *override.split()]) == 2
-    assert told(capsys.readouterr().err) == [said]
+    assert told(capsys.readouterr().err) == [f"{said} (in a checkout of this project)"]
     assert main([*DATA, *override.split(), "predict.load_on=worker", "action=plan"]) in (0, 2)
     assert said not in capsys.readouterr().err
 

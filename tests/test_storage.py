@@ -329,7 +329,9 @@ def test_a_missing_package_is_told_with_what_installs_it(monkeypatch: pytest.Mon
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(ConfigError, match=r"s3://b/k: s3:// needs a package .* pip install 'ray-batch-runner\[s3\]'"):
+    with pytest.raises(
+        ConfigError, match=r"s3://b/k: s3:// needs a package .* pip install -c constraints.txt -e '\.\[s3\]'"
+    ):
         Store("s3://b/k", {"unique": 1}).names()
 
 
