@@ -185,7 +185,7 @@ WRONG: tuple[Case, ...] = (
     data("predict.columns=[]", "predict.columns=[]: expected at least one column, or null for all"),
     data("sink.keep_columns=[a,a]", "sink.keep_columns: a is there twice"),
     data(
-        "model=torch model.module=x.Net model.columns=[a,bb] predict.columns=[a,b]",
+        "model=torch model.module=collections.OrderedDict model.columns=[a,bb] predict.columns=[a,b]",
         "model.columns: bb is not among predict.columns (did you mean b?)",
     ),
     data(
