@@ -276,15 +276,26 @@ class NotANumber(ValueError):
 
 
 def _raise_for_nan(table: pa.Table) -> None:
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if any(_has_nan(chunk) for chunk in column.chunks):
+            raise NotANumber(f"prediction {name!r} is NaN")
+
+
+def _has_nan(values: pa.Array) -> bool:
+    """Whether a fraction is NaN or null, however deep it lies; what a null list, map or struct holds is not looked at."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        values = column
-        while pa.types.is_nested(values.type) and not pa.types.is_struct(values.type):
-            values = pc.list_flatten(values)
-        if pa.types.is_floating(values.type) and pc.any(pc.is_null(values, nan_is_null=True)).as_py():
-            raise NotANumber(f"prediction {name!r} is NaN")
+    kind = values.type
+    if pa.types.is_struct(kind):
+        present = values.drop_null() if values.null_count else values
+        return any(_has_nan(field) for field in present.flatten())
+    if pa.types.is_map(kind):
+        pairs = pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
+        return _has_nan(values.cast(pairs))
+    if pa.types.is_nested(kind) and kind.num_fields == 1:
+        return _has_nan(pc.list_flatten(values))
+    return pa.types.is_floating(kind) and bool(pc.any(pc.is_null(values, nan_is_null=True)).as_py())
 
 
 class Sifted(NamedTuple):

@@ -23,6 +23,8 @@ MOST_GROUP_ROWS = 131_072
 GROUP_BYTES = 64 * 1024**2
 VARIABLE_WIDTH = 64
 LINES = 8192
+COUNT_BLOCK = 16 * 1024**2  # bytes of CSV that are parsed at once to count rows
+MOST_BLOCK = 2**31 - 1  # bytes that pyarrow can take at once
 ARROW_COMPRESSIONS = ("zstd", "lz4", "none")
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
@@ -185,16 +187,31 @@ class Csv:
                 writer.write_table(decoded(table).cast(stored))
 
     def count_rows(self, content: bytes) -> int:
-        """By parsing it; in a file of one column, a blank line is a null."""
+        """By parsing it block by block; in a file of one column, a blank line is a null."""
+        import pyarrow as pa
         from pyarrow import csv
 
-        names = csv.open_csv(
-            io.BytesIO(content), read_options=csv.ReadOptions(block_size=len(content) + 1)
-        ).schema.names
+        block = COUNT_BLOCK
+        while True:
+            try:
+                return self._count_rows(csv, content, block)
+            except pa.ArrowInvalid as error:  # a row is longer than a block
+                if "straddl" not in str(error) or block >= MOST_BLOCK:
+                    raise
+            block = min(4 * block, MOST_BLOCK)
+
+    def _count_rows(self, csv: Any, content: bytes, block: int) -> int:
+        """Cells are not converted: what the first block says of types need not hold for the next."""
+        import pyarrow as pa
+
+        read = csv.ReadOptions(block_size=min(block, len(content) + 1))
+        parse = csv.ParseOptions(newlines_in_values=True)
+        names = csv.open_csv(io.BytesIO(content), read, parse).schema.names
         reader = csv.open_csv(
             io.BytesIO(content),
-            read_options=csv.ReadOptions(block_size=len(content) + 1),
-            parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1),
+            read,
+            csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1),
+            csv.ConvertOptions(column_types={names[0]: pa.binary()}, include_columns=names[:1]),
         )
         return sum(batch.num_rows for batch in reader)
 
@@ -210,15 +227,39 @@ class Jsonl:
 
     def write(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         """Write batch by batch."""
+        import pyarrow as pa
+
         stored = stored_schema(schema)
+        spelled = pa.schema([pa.field(column.name, _with_spelled_times(column.type)) for column in stored])
         for table in tables:
-            for batch in decoded(table).cast(stored).to_batches(max_chunksize=LINES):
+            for batch in decoded(table).cast(stored).cast(spelled).to_batches(max_chunksize=LINES):
                 lines = (json.dumps(in_json(row), ensure_ascii=False, allow_nan=False) for row in batch.to_pylist())
                 file.write("".join(f"{line}\n" for line in lines).encode())
 
     def count_rows(self, content: bytes) -> int:
         """Line by line: JSON escapes line breaks."""
         return content.count(b"\n")
+
+
+def _with_spelled_times(kind: pa.DataType) -> pa.DataType:
+    """The type with text in place of times in nanoseconds: Python's hold microseconds only."""
+    import pyarrow as pa
+
+    if kind == pa.time64("ns"):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_with_spelled_times(field.type)) for field in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_with_spelled_times(kind.value_type)), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_with_spelled_times(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_with_spelled_times(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(
+            _with_spelled_times(kind.key_type), kind.item_field.with_type(_with_spelled_times(kind.item_type))
+        )
+    return kind
 
 
 def in_json(value: Any) -> Any:
