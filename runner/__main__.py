@@ -8,12 +8,17 @@ from runner import program
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; help needs no config, no Hydra and nothing heavy."""
+    """Run the command line and return its exit code; help and version need no config, no Hydra and nothing heavy."""
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
         from runner.help import text
 
         print(text(argv))
+        return 0
+    if "--version" in argv:
+        from runner.help import version
+
+        print(version())
         return 0
     try:
         from runner.cli import execute

@@ -37,7 +37,7 @@ def run(
             As `source`, a DataFrame or an Arrow table is input itself: it is kept below `outputs/inputs/`.
         model: A predictor, `batch -> predictions`, in place of the config's model, or an estimator, which has `predict`.
             Also taken as the config's `model`.
-        config_dir: A folder with groups of your own, as `--config-dir`.
+        config_dir: A folder with options and groups of your own, as `--config-dir`; modules beside it can be imported.
 
     Returns:
         The report of the complete job; its `to_pandas()` and `to_arrow()` read the predictions.
@@ -194,21 +194,22 @@ def _examined(
     from runner.composition import register_preset
     from runner.overrides import GROUPS, examine, implied, unknown
 
-    choices = {key: value for key, value in values.items() if key in GROUPS and value != {}}
-    keys = {key: value for key, value in values.items() if key not in GROUPS}
+    groups = {*GROUPS, *hydra.own}
+    choices = {key: value for key, value in values.items() if key in groups and value != {}}
+    keys = {key: value for key, value in values.items() if key not in groups}
     chosen = [f"{group}={_option(option)}" for group, option in choices.items()]
     if given.preset is not None:
         chosen.append(f"job={register_preset(given.preset)}")
     if model is not None and not any(key.partition(".")[0] == "model" for key in values):
         chosen.append("model=custom")
     chosen += implied([*chosen, *(f"{key}=" for key in keys)])
-    examined = examine(chosen, lambda group: hydra.options(group, ()), sweep=False)
-    examined.problems += [problem for key in keys if (problem := unknown(key))]
+    examined = examine(chosen, lambda group: hydra.options(group, ()), sweep=False, own=hydra.own)
+    examined.problems += [problem for key in keys if (problem := unknown(key, hydra.own))]
     if model is not None:
         examined.problems += [
             f"{key}: has no effect beside a model given in Python" for key in values if key.startswith("model")
         ]
-    return examined, {key: value for key, value in keys.items() if not unknown(key)}
+    return examined, {key: value for key, value in keys.items() if not unknown(key, hydra.own)}
 
 
 def _option(value: Any) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ from runner import allowed
 from runner.check import nearest
 from runner.errors import ConfigError
 from runner.help import CONF
-from runner.overrides import Examined
-from runner.targets import refused_by_hydra
+from runner.overrides import Examined, appended
+from runner.targets import importable, refused_by_hydra
 
 OPEN = ("vars", "source", "model", "mode", "resources", "errors", "sink", "predict", "ray", "plan", "verify")
 
@@ -123,6 +124,25 @@ class Composer:
         found = loader.get_group_options(group, config_name=self.name, overrides=searchpath)
         return [option for option in found if not option.startswith("_")]
 
+    @cached_property
+    def own(self) -> list[str]:
+        """The groups that only other config folders have, also nested ones (`env/cloud`)."""
+        ours = {path.name for path in CONF.iterdir()} | {"hydra"}
+        return [each for group in self._groups("") if group not in ours for each in self._nested(group)]
+
+    def _nested(self, group: str) -> list[str]:
+        return [group, *(each for below in self._groups(group) for each in self._nested(f"{group}/{below}"))]
+
+    def _groups(self, parent: str) -> list[str]:
+        loader: Any = self.hydra.config_loader
+        return list(loader.list_groups(parent))
+
+    def _chosen(self, overrides: list[str]) -> Collection[str]:
+        """The groups of which a choice is made, by overrides and by the configs themselves."""
+        loader: Any = self.hydra.config_loader
+        found = loader.compute_defaults_list(self.name, overrides, RunMode.MULTIRUN)
+        return list(found.overrides.known_choices)
+
     def common(self, examined: Examined, *, sweep: bool = False) -> DictConfig:
         """The config of the only job, or what the jobs of a sweep have in common; its `hydra` node included.
 
@@ -136,7 +156,8 @@ class Composer:
         if "job" in examined.broken:  # without the preset nothing more can be said
             raise ConfigError(examined.problems)
         try:
-            base = self._compose(examined.overrides, RunMode.MULTIRUN if sweep else RunMode.RUN)
+            overrides = appended(examined.overrides, self.own, self._chosen)
+            base = self._compose(overrides, RunMode.MULTIRUN if sweep else RunMode.RUN)
         except Exception as error:
             raise ConfigError([*examined.problems, *explain(error)]) from error
         if refused := refused_by_hydra(OmegaConf.to_container(base.hydra, resolve=False)):
@@ -268,6 +289,8 @@ def composer(folders: Sequence[Path], name: str = "config") -> Iterator[Composer
     try:
         _refuse_plugins()
         register()
+        for folder in folders:
+            importable(folder.resolve().parent)
         yield Composer(Hydra.create_main_hydra2("runner", _search_path(folders)), name)
     finally:
         instance.hydra, HydraConfig.instance().cfg = outer, outer_config

@@ -105,7 +105,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     """
     known = known or Known()
     raw = OmegaConf.to_container(cfg, resolve=False)
-    found = [*known.problems, *map(_literal, literals(raw)), *filter(None, map(unknown, map(str, cfg)))]
+    found = [*known.problems, *map(_literal, literals(raw)), *_unknown_keys(cfg)]
     found += _lost_presets(raw)
     values = resolved(cfg, known.broken, found)
     learn_environment()
@@ -127,6 +127,13 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
         command=command,
     )
     return Checked(job, top.action, plan, verify, notes)
+
+
+def _unknown_keys(cfg: DictConfig) -> list[str]:
+    """Keys at the top that nobody reads; what a config folder's own group holds may be referred to."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    own = {str(group).partition("/")[0] for group in choices}
+    return [problem for key in cfg if (problem := unknown(str(key), own))]
 
 
 def _unknown_fields(job: Job, source: Mapping[str, Any]) -> list[str]:

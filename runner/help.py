@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +15,7 @@ HEAD = """\
 Batch prediction on Ray: a config chooses the model, the data, who executes and where predictions go.
 
 usage: python -m runner [group=option] [key=value ...]      -m / --multirun for a sweep, --cfg job to see the config
-                        [--config-dir DIR] [--config-name NAME]
+                        [--config-dir DIR] [--config-name NAME] [--version]
 
 try:
   python -m runner                                           the demo: 12 files of taxi rides, no network
@@ -32,6 +34,15 @@ def text(argv: Sequence[str] = ()) -> str:
     """The whole help; options of a `--config-dir` are listed with ours."""
     folders = [CONF, *map(Path, _config_dirs(argv))]
     return "\n".join([HEAD, *_keys(CONF / "config.yaml"), "\ngroups:", *_groups(folders), "", TAIL])
+
+
+def version() -> str:
+    """What `--version` prints."""
+    try:
+        number = metadata.version("ray-batch-runner")
+    except metadata.PackageNotFoundError:
+        number = "(not installed)"
+    return f"ray-batch-runner {number} (Python {platform.python_version()})"
 
 
 def _config_dirs(argv: Sequence[str]) -> list[str]:
@@ -59,10 +70,13 @@ def _keys(config: Path) -> Iterator[str]:
 
 
 def _groups(folders: Sequence[Path]) -> Iterator[str]:
-    for group in sorted(path for path in folders[0].iterdir() if path.is_dir()):
-        yield f"  {group.name}"
-        files = sorted(file for folder in folders for file in (folder / group.name).glob("*.yaml"))
-        yield from (f"    {group.name + '=' + file.stem:<28} {_headline(file)}" for file in files)
+    """Ours first, then those that only other folders have."""
+    ours = sorted(path.name for path in folders[0].iterdir() if path.is_dir())
+    there = sorted(path.name for folder in folders for path in folder.glob("*/") if any(path.glob("*.yaml")))
+    for group in dict.fromkeys([*ours, *there]):
+        yield f"  {group}"
+        files = sorted(file for folder in folders for file in (folder / group).glob("*.yaml"))
+        yield from (f"    {group + '=' + file.stem:<28} {_headline(file)}" for file in files)
 
 
 def _headline(file: Path) -> str:

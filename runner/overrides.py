@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,35 +55,38 @@ class Examined:
             self.broken.add(broken)
 
 
-def examine(overrides: Sequence[str], options: Options, *, sweep: bool) -> Examined:
+def examine(overrides: Sequence[str], options: Options, *, sweep: bool, own: Collection[str] = ()) -> Examined:
     """Look at each override alone.
 
     Args:
         overrides: As typed.
         options: The options of a group.
         sweep: Whether several values of a key make several jobs.
+        own: Groups of a config folder's own.
     """
     examined = Examined()
     for given in overrides:
-        override = readable(_without_plus(given))
+        override = readable(_without_plus(given, own))
         parsed = _parsed(override)
         if parsed is None:
             examined.refuse(unreadable(override), _key(override))
         else:
-            _examine_one(override, parsed, options, examined, sweep=sweep)
+            _examine_one(override, parsed, options, examined, sweep=sweep, own=own)
     examined.overrides += implied(examined.overrides)
     return examined
 
 
-def _examine_one(override: str, parsed: Override, options: Options, examined: Examined, *, sweep: bool) -> None:
+def _examine_one(
+    override: str, parsed: Override, options: Options, examined: Examined, *, sweep: bool, own: Collection[str]
+) -> None:
     key = parsed.key_or_group
     if not key:
         examined.refuse(f"{override}: expected key=value")
-    elif problem := unknown(key):
+    elif problem := unknown(key, own):
         examined.refuse(problem)
     elif parsed.is_sweep_override() and not sweep:
         examined.refuse(_several(override), key)
-    elif key in GROUPS and parsed.package is None and not parsed.is_delete():
+    elif (key in GROUPS or key in own) and parsed.package is None and not parsed.is_delete():
         _examine_choice(override, parsed, options(key), examined)
     else:
         examined.overrides.append(override)
@@ -123,21 +126,44 @@ def implied(overrides: Sequence[str]) -> list[str]:
     return [f"{group}=custom" for group in CUSTOM if f"{group}._target_" in keys and group not in keys]
 
 
-def unknown(key: str) -> str | None:
-    """The problem of a key that begins with a name that does not exist."""
+def unknown(key: str, own: Collection[str] = ()) -> str | None:
+    """The problem of a key that begins with a name that does not exist, neither here nor among a config folder's own groups."""
     name = re.split(r"[./@]", key, maxsplit=1)[0]
-    if name in KEYS or name == "hydra":
+    if name in KEYS or name in own or name == "hydra":
         return None
-    return f"{key}: no such key{nearest(name, KEYS)}; variables of your own go below vars"
+    return f"{key}: no such key{nearest(name, [*KEYS, *own])}; variables of your own go below vars"
 
 
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _without_plus(override: str) -> str:
+def _without_plus(override: str, own: Collection[str]) -> str:
     """`+job=x` and `job=x` are one: Hydra wants the first only where no default is."""
-    return override.lstrip("+") if _key(override) in GROUPS else override
+    return override.lstrip("+") if _key(override) in GROUPS or _key(override) in own else override
+
+
+def appended(
+    overrides: Sequence[str], own: Collection[str], known: Callable[[list[str]], Collection[str]]
+) -> list[str]:
+    """The overrides with a plus where Hydra wants one: at a choice of a config folder's own group that no config makes.
+
+    Args:
+        overrides: As examined.
+        own: Those groups.
+        known: The groups of which the others make a choice, those of the configs that they choose included.
+    """
+    chosen = [override for override in overrides if _key(override) in own]
+    if not chosen:
+        return list(overrides)
+    others = known([each for each in overrides if each not in chosen and not is_sweep(each)])
+    return [f"+{each}" if each in chosen and _key(each) not in others else each for each in overrides]
+
+
+def is_sweep(override: str) -> bool:
+    """Whether it gives several values."""
+    parsed = _parsed(override)
+    return parsed is not None and parsed.is_sweep_override()
 
 
 def _several(override: str) -> str:

@@ -53,7 +53,7 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
     def options(group: str) -> list[str]:
         return hydra.options(group, given)
 
-    examined = examine(given, options, sweep=True)
+    examined = examine(given, options, sweep=True, own=hydra.own)
     base = hydra.common(examined, sweep=multirun)
     sweep = multirun or base.hydra.mode == RunMode.MULTIRUN
     if sweep:
@@ -61,7 +61,7 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
         examined.problems += _unknown_variables(jobs, examined, hydra)
         _check_sweep(jobs, examined)
         return Prepared(base, sweep, jobs)
-    examined = examine(given, options, sweep=False)
+    examined = examine(given, options, sweep=False, own=hydra.own)
     job = hydra.job(base)
     examined.problems += _unknown_variables([job], examined, hydra)
     check(use(job), job.run_dir, Known(examined.problems, examined.broken))

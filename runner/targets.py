@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,9 @@ HYDRAS = (
     "sys.stderr",
 )
 MAYBE_A_NODE = re.compile(r"\s*\$\{(?!\s*(hydra[.:]|now:|oc\.env:))")
+
+
+_folders: list[str] = []  # that were made importable here
 
 
 class Refused(ValueError):
@@ -86,14 +90,28 @@ def _module(name: str, target: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:
         if missing.name == name:
-            raise Refused(
-                f"there is no module {name} (looked in {Path.cwd()} and the installed packages){_hidden(target)}"
-            ) from missing
+            raise Refused(f"there is no module {name} (looked in {_looked_in()}){_hidden(target)}") from missing
         raise Refused(f"{name} needs the package {missing.name}, which is not installed") from missing
     except SyntaxError as error:
         raise Refused(f"{name} does not parse: {error.msg} ({error.filename}, line {error.lineno})") from error
     except Exception as error:
         raise Refused(f"importing {name} fails: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def importable(folder: Path) -> None:
+    """Find modules of a folder by name, here and in all workers, which get this process's path.
+
+    It comes last: a file of it that has the name of an installed package, or of a module of Python's own, must not hide that.
+    """
+    if (place := str(folder)) not in sys.path:
+        sys.path.append(place)
+        _folders.append(place)
+
+
+def _looked_in() -> str:
+    return (
+        f"{', '.join([str(Path.cwd()), *(each for each in _folders if each in sys.path)])} and the installed packages"
+    )
 
 
 def _members(found: Any, name: str = "") -> str:
