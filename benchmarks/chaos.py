@@ -1,6 +1,7 @@
 """Jobs under random kills, storage faults and poison rows: restarted until complete, then held against an undisturbed run.
 
 python benchmarks/chaos.py --seeds 50 --shards 300
+python benchmarks/chaos.py --seeds 20 --shards 60 --people                # drivers stopped and taken over, wrong overwrites
 python benchmarks/chaos.py --first 7 --seeds 1 --modes actors --keep      # one seed again; timing is never the same twice
 
 Prints a line per seed and the totals; ends with 1 if a row was lost or doubled or anything differs. Minutes, not for CI.
@@ -14,6 +15,7 @@ import errno
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -47,7 +49,9 @@ LONGEST = 240.0  # seconds of one start, after which it counts as hanging
 # ---------------------------------------------------------------- in the job's processes
 
 
-def load(raising: list[int], deadly: list[int], seconds: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def load(
+    raising: list[int], deadly: list[int], seconds: float, factor: int = 3
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """A model that takes `seconds` per batch, raises for some ids, and takes its process down for others."""
     calm = CALM in os.environ
 
@@ -58,7 +62,7 @@ def load(raising: list[int], deadly: list[int], seconds: float) -> Callable[[pd.
             os.kill(os.getpid(), signal.SIGKILL)
         if bad := ids & {*raising, *deadly}:
             raise ArithmeticError(f"cannot predict {min(bad)}")
-        return batch[["id"]].mul(3).rename(columns={"id": "thrice"})
+        return batch[["id"]].mul(factor).rename(columns={"id": "thrice"})
 
     return predict
 
@@ -213,13 +217,14 @@ class Seed:
         return done.returncode
 
 
-def disturbed(seed: Seed, faults: float) -> bool:
+def disturbed(seed: Seed, faults: float, *more: str) -> bool:
     """Start the job again and again while things go wrong; whether it was complete in the end."""
     for start in range(MOST_STARTS):
         seed.counts["starts"] += 1
         seed.counts["resumes"] += start > 0
         daemons = seed.counts["killed raylet"]
-        code = _start(seed, faults, spare_driver=start >= DISTURBED_STARTS, spare_workers=start >= 2 * DISTURBED_STARTS)
+        spare = {"spare_driver": start >= DISTURBED_STARTS, "spare_workers": start >= 2 * DISTURBED_STARTS}
+        code = _start(seed, faults, *more, **spare)
         without_daemon = code == 1 and seed.counts["killed raylet"] > daemons  # Ray ends a driver whose daemon is gone
         seed.counts[f"exit {code}" + " without Ray" * without_daemon] += 1
         if code == 0:
@@ -227,13 +232,13 @@ def disturbed(seed: Seed, faults: float) -> bool:
     return False
 
 
-def _start(seed: Seed, faults: float, *, spare_driver: bool, spare_workers: bool) -> int:
+def _start(seed: Seed, faults: float, *more: str, spare_driver: bool, spare_workers: bool) -> int:
     """One start of the driver, watched and disturbed until it ends."""
     with (seed.place / "log").open("a") as log:
         log.write(f"\n--- start {seed.counts['starts']}\n")
         log.flush()
         driver = subprocess.Popen(
-            seed.command("out", f"mode={seed.mode}", f"hydra.run.dir={seed.place / 'hydra'}"),
+            seed.command("out", f"mode={seed.mode}", f"hydra.run.dir={seed.place / 'hydra'}", *more),
             cwd=seed.place, env=seed.environment(faults=faults), stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     began = time.monotonic()
@@ -299,6 +304,64 @@ def _is_worker(process: psutil.Process) -> bool:
     return False
 
 
+# ---------------------------------------------------------------- what people do
+
+TYPOS = (
+    ["sink.keep_columns=[idd]"], ["predict.columns=[it]"], ["errors.skip_files=[nothing.parquet]"], ["model.factr=5"],
+    ["source.path=nowhere"], ["source.path=nowhere", "source.allow_empty=true"], ["predict.output_schema={tripled: int64}"],
+    ["model._target_=chaos.lode"], ["model.raising=null"],
+)  # fmt: skip
+
+
+def stopped_and_taken_over(seed: Seed) -> None:
+    """Stop a driver of another model with all its processes, replace its output, and let it go on beside that."""
+    driver = _popen(seed, f"mode={seed.mode}", "model.factor=7")
+    target = seed.random.randint(1, max(2, seed.shards // 2))
+    while driver.poll() is None and _parts(seed) < target:
+        time.sleep(0.02)
+    family = _family(driver.pid)
+    _signal(family, signal.SIGSTOP)
+    mark = seed.place / "out/_runner/mark.json"
+    if mark.exists():  # as after a minute without a refresh
+        mark.write_text(re.sub(r'"refreshed": [\d.e+]+', '"refreshed": 0', mark.read_text()))
+    other = _popen(seed, "mode=inline", "sink.save_mode=overwrite")
+    time.sleep(seed.random.uniform(0.0, 6.0))
+    _signal(family, signal.SIGCONT)
+    codes = driver.wait(LONGEST), other.wait(LONGEST)
+    seed.counts.update({"stopped driver": 1, f"stopped driver's exit {codes[0]}": 1, f"other's exit {codes[1]}": 1})
+
+
+def wrong_overwrites(seed: Seed) -> None:
+    """Ask for an overwrite of the complete output by mistake: nothing of it may change."""
+    before = _digests(seed.place / "out")
+    for typo in seed.random.sample(TYPOS, 4):
+        code = _popen(seed, "mode=inline", "sink.save_mode=overwrite", *typo).wait(LONGEST)
+        there = (seed.place / "out/_SUCCESS").exists() and _digests(seed.place / "out") == before
+        seed.counts.update({"wrong overwrites": 1, "spoilt by a mistake": int(code == 0 or not there)})
+
+
+def _popen(seed: Seed, *more: str) -> subprocess.Popen[bytes]:
+    with (seed.place / "log").open("a") as log:
+        log.write(f"\n--- {' '.join(more)}\n")
+        log.flush()
+        return subprocess.Popen(
+            seed.command("out", f"hydra.run.dir={seed.place / 'hydra'}", *more),
+            cwd=seed.place, env=seed.environment(), stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+
+def _family(driver: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [psutil.Process(driver), *psutil.Process(driver).children(recursive=True)]
+    return []
+
+
+def _signal(processes: Sequence[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
 # ---------------------------------------------------------------- what must be true in the end
 
 
@@ -338,6 +401,7 @@ WRONG = (
     "incomplete",
     "hung",
     "verify refused",
+    "spoilt by a mistake",
     "exit 1",
     "exit 2",
 )
@@ -348,12 +412,16 @@ def wrong(counts: Counter[str]) -> list[str]:
     return [f"{counts[name]} {name}" for name in WRONG if counts[name]]
 
 
-def executed(seed: Seed, faults: float) -> None:
+def executed(seed: Seed, faults: float, *, people: bool = False) -> None:
     """One seed from its input to its verdict."""
     started = time.monotonic()
     seed.prepare()
     seed.calm()
-    seed.counts["incomplete"] = int(not disturbed(seed, faults))
+    if people:
+        stopped_and_taken_over(seed)
+    seed.counts["incomplete"] = int(not disturbed(seed, faults, *(["sink.save_mode=overwrite"] if people else [])))
+    if people:
+        wrong_overwrites(seed)
     tally = seed.place / "faults"
     seed.counts["storage faults"] = tally.stat().st_size if tally.exists() else 0
     seed.counts["verify refused"] = int(seed.verify() != 0)
@@ -383,6 +451,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further seed after this long")
     parser.add_argument("--keep", action="store_true", help="keep every seed's folder, not only those that went wrong")
+    parser.add_argument("--people", action="store_true", help="stop drivers and take them over; overwrite by mistake")
     given = parser.parse_args()
     total, began, modes = Counter[str](), time.monotonic(), given.modes.split(",")
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
@@ -391,7 +460,7 @@ def main() -> int:
             break
         mode = modes[(number // 2) % len(modes)]
         seed = Seed(number, mode, given.shards, root / str(number))
-        executed(seed, given.faults)
+        executed(seed, given.faults, people=given.people)
         total += seed.counts + Counter({"seeds": 1})
         print(f"seed {number} {mode} {'remote' if seed.remote else 'disk'}: {told(seed.counts)}", flush=True)
         if wrong(seed.counts):

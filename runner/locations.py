@@ -16,6 +16,9 @@ from runner.errors import ConfigError
 OURS = ("s3", "s3a")
 EXTRAS = {"gs": "gcsfs", "gcs": "gcsfs", "hdfs": "hdfs-native",
           "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}  # fmt: skip
+BUCKETS = frozenset(
+    {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
+)  # stores whose paths begin with a container
 MAGIC = frozenset("*?[")
 # s3fs tries five times around botocore's own five, and we around both: a request that stalls would take many minutes to be told.
 S3_RETRIES = {"mode": "standard", "total_max_attempts": 2}
@@ -54,7 +57,7 @@ def unfit_for_parts(uri: str) -> str | None:
         return f"{scheme}:// can be read, but not written part by part; give a folder or a URI of a storage"
     segments = rest.rstrip("/").split("/")
     if not segments[0]:
-        return None if scheme.lower() in {"hdfs", "sftp", "smb"} and rest.strip("/") else "names no bucket"
+        return "names no bucket" if scheme.lower() in BUCKETS or not rest.strip("/") else None
     if any(segment in {"", ".", ".."} for segment in segments[1:]):
         clean = posixpath.normpath("/".join(["", *segments[1:]]))
         return f"has a segment that is empty, '.' or '..'; write {scheme}://{segments[0]}/{clean.lstrip('/')}"

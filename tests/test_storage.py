@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from servers import S3Server
 
-from runner import storage
+from runner import locations, storage
 from runner.errors import ConfigError
 from runner.locations import locate
 from runner.storage import Store, artifact_files, digest
@@ -448,3 +448,13 @@ def test_storage_keeps_what_others_import() -> None:
     assert callable(storage.is_local)
     assert callable(storage.is_transient)
     assert callable(storage.open_input)
+
+
+@pytest.mark.parametrize("uri", ["hdfs:///out", "webhdfs:///out", "dbfs:///out", "own:///out", "s3://b/out"])
+def test_a_path_without_a_host_is_a_place_where_the_protocol_has_no_buckets(uri: str) -> None:
+    assert locations.unfit_for_parts(uri) is None
+
+
+@pytest.mark.parametrize("uri", ["s3:///out", "gs:///out", "hdfs:///", "own:///"])
+def test_a_path_without_a_bucket_is_none_where_the_protocol_has_buckets(uri: str) -> None:
+    assert locations.unfit_for_parts(uri) == "names no bucket"
