@@ -62,7 +62,7 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     if name == "custom" and group in ("source", "sink"):
         given = [f"{group}.{key}={value}" for key, value in NEEDED[group].items()]
     given += ["source.allow_empty=true"] * (group == "source" and name not in ("auto", "taxi"))
-    given += ["model.module=m"] * (option == "model=torch")
+    given += ["model.module=collections.OrderedDict"] * (option == "model=torch")
     checked = main([option, *given, "--cfg", "job", "--resolve"])
     assert checked == 0, capsys.readouterr().err
     with pytest.raises(ConfigError) as refused:
