@@ -46,12 +46,16 @@ class Account:
 
     def begin(self, survey: Survey) -> None:
         """Note what there is to do."""
-        self.report.notes += survey.notes
+        self.note(survey.notes)
         self.report.shards = len(self.ledger.shards) + len(survey.new)
-        for note in survey.notes:
-            self.show.say(f"note: {note}")
         if not survey.pending and self.ledger.recorded is None:  # an empty input, allowed
             self.ledger.record_recipe(Recorded(self.job.fields, survey.schema, None, self.job.config, versions()))
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Tell people, now and in the report."""
+        self.report.notes += notes
+        for note in notes:
+            self.show.say(f"note: {note}")
 
     def proved(self, event: Event, shard: Shard) -> None:
         """Count what became of a first batch: what is kept of it is not predicted again."""

@@ -7,9 +7,11 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,9 +26,13 @@ from runner.composition import composer, explain, register, task_overrides
 from runner.config import Checked, Known, check
 from runner.errors import ConfigError, Interrupted, RunnerError, worst
 from runner.help import CONF
+from runner.paint import painted
 from runner.prepare import prepare
+from runner.report import Report, counted, summary
 from runner.secrets import hide, redacted, shown_override
 from runner.texts import escaped
+
+SHOWN = 10  # numbers of jobs in a sweep's total, for each way to end
 
 
 def execute(argv: list[str]) -> int:
@@ -88,6 +94,7 @@ def _start(arguments: argparse.Namespace, jobs: _Jobs) -> None:
         prepared = prepare(given, hydra, multirun=arguments.multirun)
         if prepared.sweep:
             hydra.sweep(prepared.base, prepared.jobs, jobs.run)
+            _show(["", jobs.total()])
         else:
             hydra.run(prepared.base, jobs.run)
 
@@ -120,17 +127,41 @@ class _Jobs:
         argv: The command as typed.
         flags: Those of its arguments that are no overrides.
         codes: One exit code per job so far.
+        reports: Of those that ran.
+        left: How many were not begun, after a signal.
+        started: When, by the monotonic clock.
     """
 
     argv: list[str]
     flags: list[str]
     codes: list[int] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    left: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def total(self) -> str:
+        """The last line of a sweep: what became of its jobs, and which of them did not end well."""
+        numbers: dict[str, list[str]] = {}
+        for number, code in enumerate(self.codes):
+            numbers.setdefault(self._became(code), []).append(f"[{number}]")
+        told = [f"{len(those):,} {word}{_which(word, those)}" for word, those in numbers.items()]
+        left = [f"{self.left:,} not begun"] if self.left else []
+        rows = sum(report.rows_in for report in self.reports)
+        predicted = f"; {counted(rows, 'row')} in" if self.reports else ";"
+        jobs = counted(len(self.codes) + self.left, "job")
+        return f"{jobs}: {', '.join([*told, *left])}{predicted} {time.monotonic() - self.started:.1f} s"
+
+    def _became(self, code: int) -> str:
+        words = {0: "complete" if self.reports else "done", 1: "failed", 2: "refused", 75: "incomplete"}
+        return words.get(code, "interrupted")
 
     def run(self, cfg: DictConfig) -> None:
         """Run one job; never raises, so that the other jobs of a sweep go on. A signal ends the whole sweep."""
         config = HydraConfig.get()
         os.chdir(config.runtime.cwd)  # hydra.job.chdir would move everything that is relative
-        if not any(code > 128 for code in self.codes):
+        if any(code > 128 for code in self.codes):
+            self.left += 1
+        else:
             self.codes.append(self._code(cfg, config))
 
     def _code(self, cfg: DictConfig, config: Any) -> int:
@@ -138,6 +169,7 @@ class _Jobs:
             return self._one(cfg, config)
         except RunnerError as error:
             _end(error)
+            self.reports += [report] if (report := getattr(error, "report", None)) else []
             return error.exit_code
         except KeyboardInterrupt:
             return _interrupted()
@@ -153,7 +185,7 @@ class _Jobs:
         _keep_config(run_dir, cfg)
         if sweep:
             print(f"\n[{config.job.num}] {' '.join(map(shown_override, task_overrides(config)))}", file=sys.stderr)
-        return _do(checked)
+        return _do(checked, self.reports)
 
     def _command(self, config: Any, *, sweep: bool) -> list[str]:
         if not sweep:
@@ -161,19 +193,30 @@ class _Jobs:
         return [*(flag for flag in self.flags if flag not in ("-m", "--multirun")), *task_overrides(config)]
 
 
-def _do(checked: Checked) -> int:
+def _which(word: str, numbers: list[str]) -> str:
+    """The jobs that somebody has to look after, by the numbers that head their lines."""
+    more = " ..." if len(numbers) > SHOWN else ""
+    return "" if word in {"complete", "done"} else f" {' '.join(numbers[:SHOWN])}{more}"
+
+
+def _do(checked: Checked, reports: list[Report]) -> int:
     for note in checked.notes:
         print(hide(f"note: {note}"), file=sys.stderr)
-    lines, code = {"run": _run, "plan": _plan, "verify": _verify}[checked.action](checked)
+    do: dict[str, Callable[[Checked], tuple[list[str], int]]] = {
+        "run": partial(_run, reports),
+        "plan": _plan,
+        "verify": _verify,
+    }
+    lines, code = do[checked.action](checked)
     _show(lines)
     return code
 
 
-def _run(checked: Checked) -> tuple[list[str], int]:
+def _run(reports: list[Report], checked: Checked) -> tuple[list[str], int]:
     from runner.job import run
-    from runner.report import summary
 
-    return summary(run(checked.job)), 0
+    reports.append(run(checked.job))
+    return summary(reports[-1]), 0
 
 
 def _plan(checked: Checked) -> tuple[list[str], int]:
@@ -191,8 +234,6 @@ def _verify(checked: Checked) -> tuple[list[str], int]:
 
 def _end(error: RunnerError) -> None:
     """Tell what went wrong; the closing lines come last, with the command that continues."""
-    from runner.report import summary
-
     report: Any = getattr(error, "report", None)
     told = report is None or error.exit_code == 2
     if told or not isinstance(error, Interrupted):
@@ -212,7 +253,7 @@ def _interrupted() -> int:
 
 def _tell(lines: list[str]) -> None:
     for i, line in enumerate(lines):
-        print(f"{'error: ' if i == 0 else '       '}{escaped(hide(line))}", file=sys.stderr)
+        print(painted(f"{'error: ' if i == 0 else '       '}{escaped(hide(line))}"), file=sys.stderr)
 
 
 def _keep_config(run_dir: Path, cfg: DictConfig) -> None:

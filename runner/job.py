@@ -29,7 +29,7 @@ from runner.record import Record
 from runner.report import Report
 from runner.signals import Signals
 from runner.spec import Job
-from runner.survey import Survey, look
+from runner.survey import Survey, look, notes_on_size
 from runner.texts import told
 from runner.transience import is_of_storage, is_transient
 from runner.types import Pool, Setup
@@ -154,6 +154,7 @@ def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sig
     account.report.ray_seconds = _ray_seconds()
     signals.in_flight = True
     signals.raise_if_asked()
+    account.note(notes_on_size(job, survey, pool.workers()))
     recipe = settle(job, survey, account, pool, signals)
     if survey.new:
         ledger.unmark()

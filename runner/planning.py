@@ -149,6 +149,25 @@ def execution_order(shards: Iterable[Shard]) -> list[Shard]:
 # ---------------------------------------------------------------- does it fit?
 
 
+def keeps_workers_idle(shards: Sequence[Shard], shard_bytes: int, workers: int) -> list[Shard]:
+    """The shards that cannot be made smaller, although `shard_bytes` asked for that, and that end long after all others.
+
+    A worker that predicts such a shard has twice or more of what would be its share.
+    """
+    share = sum(shard.bytes for shard in shards) / max(1, workers)
+    return [
+        shard
+        for shard in shards
+        if len(shard.fragments) == 1 and shard.bytes > shard_bytes and shard.bytes >= 2 * share and _is_one(shard)
+    ]
+
+
+def _is_one(shard: Shard) -> bool:
+    """Whether its fragment is a piece that its source cannot split, and not several that have been joined."""
+    groups = shard.fragments[0].row_groups
+    return groups is None or groups[1] - groups[0] <= 1
+
+
 def demands(resources: Resources) -> dict[str, float]:
     """What one worker takes of a node, under the names that Ray gives a node's resources."""
     asked = {

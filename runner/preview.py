@@ -11,6 +11,7 @@ from runner.planning import demands
 from runner.report import counted, size
 from runner.signals import Signals
 from runner.spec import Job
+from runner.survey import notes_on_size
 from runner.tuning import tune
 from runner.types import Fit, Plan, Shard
 
@@ -29,13 +30,15 @@ def preview(job: Job, plan: Plan) -> list[str]:
     survey = survey_of(job, ledger)
     pending = {shard.id for shard in survey.pending}
     shards = [*ledger.shards, *survey.new]
+    found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr), Signals()))
+    notes = [*survey.notes, *(notes_on_size(job, survey, found.count) if found else ())]
     return [
         *_table(shards, pending),
         *_totals(shards, pending),
-        *(f"note: {note}" for note in survey.notes),
+        *(f"note: {note}" for note in notes),
         *([f"note: replaces the output that is there: {counted(there, 'part')}"] if replaced and there else ()),
         f"each call asks for {_asked(job)}",
-        *_fitting(job),
+        _fitting(found),
         *(tune(job, survey, survey.pending or shards) if plan.tune_batch else ()),
         f"output: {ledger.store.root}",
     ]
@@ -77,9 +80,7 @@ def _asked(job: Job) -> str:
     )
 
 
-def _fitting(job: Job) -> Iterator[str]:
-    found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr), Signals()))
+def _fitting(found: Fit | None) -> str:
     if found is None:
-        yield "fits: this process does it all, one call at a time"
-    else:
-        yield f"fits: {found.count} at once ({found.arithmetic})"
+        return "fits: this process does it all, one call at a time"
+    return f"fits: {found.count} at once ({found.arithmetic})"

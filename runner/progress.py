@@ -6,15 +6,21 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from runner.paint import marked
 from runner.report import counted
 from runner.secrets import hide
 from runner.texts import escaped
 from runner.types import Failure, Receipt
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+LEAST_BAR, MOST_BAR = 10, 40  # columns
+SPACE = "  "  # between two counts
 PLAIN_EVERY = 10.0  # seconds between two plain lines
 MOMENT = 1.0  # seconds that something takes before a plain line tells of it
 
@@ -47,17 +53,61 @@ class _Counts:
     """What both kinds count."""
 
     def __init__(self) -> None:
-        self.shards = self.done = self.failed = self.rows = 0
+        self.shards = self.before = self.done = self.failed = self.rows = 0
+        self.expected: int | None = None
+        self.in_flight: int | None = None
         self.started = time.monotonic()
 
-    def add(self, receipt: Receipt | None, failure: Failure | None) -> None:
+    def begin(self, shards: int, done: int, rows: int | None) -> None:
+        self.shards, self.before, self.done, self.expected = shards, done, done, rows
+
+    def add(self, in_flight: int, receipt: Receipt | None, failure: Failure | None) -> None:
+        self.in_flight = in_flight
         if receipt is not None:
             self.done += 1
             self.rows += receipt.rows_in
         self.failed += failure is not None
 
+    def seconds(self) -> float:
+        return max(1e-9, time.monotonic() - self.started)
+
     def rate(self) -> float:
-        return self.rows / max(1e-9, time.monotonic() - self.started)
+        return self.rows / self.seconds()
+
+    def remaining(self) -> float | None:
+        """Seconds, were the rest as quick; `None` before anything is done. Filters leave fewer rows than are expected."""
+        by_shards = (self.done - self.before) / max(1, self.shards - self.before)
+        share = min(1.0, max(by_shards, self.rows / self.expected if self.expected else 0.0))
+        return self.seconds() * (1 - share) / share if share else None
+
+    def parts(self) -> list[tuple[int, str]]:
+        """What there is to say, from left to right, each with its rank: the first ranks are left out last."""
+        told = [
+            (1, f"{self.done:,}/{self.shards:,} shards"),
+            (2, f"{self.rows:,} rows"),
+            (5, f"{self.rate():,.0f} rows/s"),
+            (7, "" if self.in_flight is None else f"{self.in_flight:,} in flight"),
+            (3, f"{self.failed:,} failed" if self.failed else ""),
+            (6, clock(self.seconds())),
+            (4, f"eta {clock(self.remaining())}"),
+        ]
+        return [(rank, text) for rank, text in told if text]
+
+
+def clock(seconds: float | None) -> str:
+    """`0:03:20`."""
+    if seconds is None:
+        return "-:--:--"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
+    """As many of the ranked parts as fit into so many columns, in their order; always the one that is left out last."""
+    kept = list(parts)
+    while len(kept) > 1 and len(SPACE.join(text for _, text in kept)) > width:
+        kept.remove(max(kept))
+    return SPACE.join(text for _, text in kept)
 
 
 class Plain:
@@ -87,7 +137,7 @@ class Plain:
     def start(self, shards: int, done: int, rows: int | None) -> None:
         """Say how much there is to do."""
         self._counts = _Counts()
-        self._counts.shards, self._counts.done = shards, done
+        self._counts.begin(shards, done, rows)
         known = "" if rows is None else f", {counted(rows, 'row')}"
         self.say(
             f"predicting {counted(shards - done, 'shard')}{known}"
@@ -97,7 +147,7 @@ class Plain:
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
         """Print a line if the last is old enough, or nothing remains."""
         counts = self._counts
-        counts.add(receipt, failure)
+        counts.add(in_flight, receipt, failure)
         now = time.monotonic()
         if (receipt is None and failure is None) or (now - self._shown < PLAIN_EVERY and counts.done < counts.shards):
             return
@@ -112,43 +162,51 @@ class Plain:
 
 
 class Bar:
-    """A rich progress bar."""
+    """A live bar: one line, however narrow the terminal is."""
 
-    def __init__(self) -> None:
-        """Make the bar; it appears with `start`."""
+    def __init__(self, console: Console | None = None) -> None:
+        """Make the bar; it appears with `start`.
+
+        Args:
+            console: Where it is drawn, if not on stderr.
+        """
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.live import Live
         from rich.progress import Progress as RichProgress
+        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
         self._counts = _Counts()
-        console = Console(stderr=True)
+        self._console = console or Console(stderr=True)
+        what = Column(no_wrap=True, overflow="ellipsis")
         self._before = RichProgress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
-            console=console, transient=True,
+            SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=what), TimeElapsedColumn(),
+            console=self._console, transient=True,
         )  # fmt: skip
-        self._bar = RichProgress(
-            TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TextColumn("shards  {task.fields[details]}"),
-            TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
-            console=console,
-        )  # fmt: skip
-        self._task: Any = None
+        self._bar = Live(get_renderable=self._line, console=self._console)
+
+    def _line(self) -> RenderableType:
+        """The bar gets what the counts leave; both are drawn several times a second, as clocks run between two shards."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        counts, width = self._counts, self._console.width
+        told = fitting(counts.parts(), width - LEAST_BAR - 1)
+        bar = ProgressBar(max(1, counts.shards), counts.done, width=max(1, min(MOST_BAR, width - len(told) - 1)))
+        line = Table.grid(padding=(0, 1))
+        line.add_row(bar, Text(told, no_wrap=True, overflow="ellipsis"))
+        return line
 
     def say(self, text: str) -> None:
         """Print it above the bar."""
         with contextlib.suppress(OSError, ValueError):
-            self._bar.console.print(escaped(hide(text)), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(marked(escaped(hide(text))), highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:
         """Show a line with the time that it takes; several at once, a line for each."""
-        if self._task is None:
+        if not self._bar.is_started:
             self._before.start()
         task = self._before.add_task(what, total=None)
         try:
@@ -156,21 +214,16 @@ class Bar:
         finally:
             self._before.remove_task(task)
 
-    def start(self, shards: int, done: int, rows: int | None) -> None:  # noqa: ARG002 (the bar counts shards)
+    def start(self, shards: int, done: int, rows: int | None) -> None:
         """Show the bar."""
         self._counts = _Counts()
-        self._counts.shards, self._counts.done = shards, done
+        self._counts.begin(shards, done, rows)
         self._before.stop()
         self._bar.start()
-        self._task = self._bar.add_task("", total=shards, completed=done, details="")
 
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
-        """Move the bar."""
-        counts = self._counts
-        counts.add(receipt, failure)
-        failed = f"  {counts.failed} failed" if counts.failed else ""
-        details = f"{counts.rows:,} rows  {counts.rate():,.0f} rows/s  {in_flight} in flight{failed}"
-        self._bar.update(self._task, completed=counts.done, details=details)
+        """Move the bar the next time that it is drawn."""
+        self._counts.add(in_flight, receipt, failure)
 
     def close(self) -> None:
         """Stop the bar where it stands."""

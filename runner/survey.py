@@ -11,7 +11,8 @@ from runner.errors import ConfigError, SinkRefused
 from runner.ledger import Ledger, named
 from runner.locations import inside
 from runner.recipe import Recorded
-from runner.report import counted
+from runner.report import counted, size
+from runner.sources.files import Files
 from runner.sources.filters import filter_columns
 from runner.sources.schemas import refuse_missing
 from runner.spec import Job
@@ -19,6 +20,8 @@ from runner.types import File, Fragment, Predict, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+FEW = 3  # notes of one kind
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,32 @@ def _own_note(ours: Sequence[str]) -> list[str]:
 
 def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Shard]:
     """The shards of a further plan."""
-    total = sum(fragment.bytes for fragment in fragments)
-    wanted = planning.target_bytes(total) if job.shard_bytes == "auto" else job.shard_bytes
+    wanted = _wanted_bytes(job, sum(fragment.bytes for fragment in fragments))
     fingerprint = planning.fingerprint(job.fields)
     return planning.make_shards(fragments, wanted, ledger.next_sequence(), fingerprint)
+
+
+def _wanted_bytes(job: Job, total: int) -> int | None:
+    return planning.target_bytes(total) if job.shard_bytes == "auto" else job.shard_bytes
+
+
+def notes_on_size(job: Job, survey: Survey, workers: int) -> list[str]:
+    """What people may do where new input that cannot be split leaves workers without work."""
+    wanted = _wanted_bytes(job, sum(shard.bytes for shard in survey.new))
+    big = [] if wanted is None else planning.keeps_workers_idle(survey.new, wanted, workers)
+    return [
+        f"{shard.fragments[0].file.path} is one shard ({size(shard.bytes)}), which one of {workers:,} workers predicts alone: "
+        f"{_remedy(job, shard.fragments[0])}"
+        for shard in big[:FEW]
+    ]
+
+
+def _remedy(job: Job, fragment: Fragment) -> str:
+    if fragment.row_groups is not None:
+        return "a row group is not split; to use more workers, write it with smaller ones"
+    if isinstance(job.source, Files):
+        return f"{job.source.format} files are not split; to use more workers, write it as Parquet or as several files"
+    return "to use more workers, let its source give it in several fragments"
 
 
 def needed_columns(job: Job) -> dict[str, str] | None:

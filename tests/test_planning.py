@@ -224,3 +224,39 @@ def test_a_fingerprint_depends_on_the_fields_and_not_on_their_order() -> None:
 def test_differences_are_named_with_both_sides() -> None:
     assert planning.differences({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 4, "d": 5}) == {
         "b": (2, 4), "c": (3, planning.NOT_GIVEN), "d": (planning.NOT_GIVEN, 5)}  # fmt: skip
+
+
+# ---------------------------------------------------------------- what cannot be split
+
+
+def whole(name: str, size: int) -> Fragment:
+    return Fragment(File(name, size, "v", ""), size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shard_bytes", "workers", "told"),
+    [
+        ([100], 10, 8, [100]),  # one file for all of them
+        ([100], 10, 2, [100]),
+        ([100], 10, 1, []),  # there is nobody else
+        ([100], 100, 8, []),  # it was to be as large
+        ([100, 100, 100, 100], 10, 4, []),
+        ([100, 100], 10, 4, [100, 100]),
+        ([10] * 50 + [1_000], 10, 8, [1_000]),  # the others end long before it
+        ([10] * 50 + [60], 10, 8, []),
+        ([5, 5], 20, 8, []),  # joined, as was asked for
+        ([], 20, 8, []),
+    ],
+)
+def test_a_shard_that_cannot_be_split_is_told_where_others_have_nothing_to_do(
+    sizes: list[int], shard_bytes: int, workers: int, told: list[int]
+) -> None:
+    shards = make_shards([whole(str(i), size) for i, size in enumerate(sizes)], shard_bytes)
+    assert [shard.bytes for shard in planning.keeps_workers_idle(shards, shard_bytes, workers)] == told
+
+
+@given(inputs(), st.integers(1, 60))
+def test_only_what_cannot_be_split_is_larger_than_was_asked_for(fragments: list[Fragment], shard_bytes: int) -> None:
+    for shard in make_shards(fragments, shard_bytes):
+        if shard.bytes > shard_bytes:
+            assert [*shard.fragments] in [[fragment] for fragment in fragments]
