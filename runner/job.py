@@ -199,7 +199,7 @@ def opened_pool(job: Job, looking: Future[Survey], show: Progress, signals: Sign
     on_driver = job.predict.load_on == "driver"
     model = ModelSource(job.model.call, on_driver=on_driver, needed=partial(_needed, looking), during=show.during)
     try:
-        pool = job.mode.open(model, replace(setup_of(job, show.say, signals), during=show.during))
+        pool = job.mode.open(model, replace(setup_of(job, show.say, signals), during=show.during, moved=show.move))
     except Exception as error:
         _needed(looking)
         if model.is_to_blame(error) and not isinstance(error, RunnerError):

@@ -40,6 +40,9 @@ class Progress(Protocol):
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
         """Show where the job stands, after a shard is committed or has failed."""
 
+    def move(self, rows: int) -> None:
+        """Show how many rows the shards in flight have come to: their receipts take the place of these."""
+
     def close(self) -> None:
         """Leave the terminal as it was."""
 
@@ -53,7 +56,7 @@ class _Counts:
     """What both kinds count."""
 
     def __init__(self) -> None:
-        self.shards = self.before = self.done = self.failed = self.rows = 0
+        self.shards = self.before = self.done = self.failed = self.committed = self.moving = 0
         self.expected: int | None = None
         self.in_flight: int | None = None
         self.started = time.monotonic()
@@ -65,8 +68,13 @@ class _Counts:
         self.in_flight = in_flight
         if receipt is not None:
             self.done += 1
-            self.rows += receipt.rows_in
+            self.committed += receipt.rows_in
         self.failed += failure is not None
+
+    @property
+    def rows(self) -> int:
+        """Of what is committed, and of what is in flight as far as it is known."""
+        return self.committed + self.moving
 
     def seconds(self) -> float:
         return max(1e-9, time.monotonic() - self.started)
@@ -148,13 +156,26 @@ class Plain:
         """Print a line if the last is old enough, or nothing remains."""
         counts = self._counts
         counts.add(in_flight, receipt, failure)
-        now = time.monotonic()
-        if (receipt is None and failure is None) or (now - self._shown < PLAIN_EVERY and counts.done < counts.shards):
+        if (receipt is None and failure is None) or (not self._is_due(self._shown) and counts.done < counts.shards):
             return
-        self._shown = now
+        self._tell()
+
+    def move(self, rows: int) -> None:
+        """Print a line if the last is old enough, and so is the job."""
+        self._counts.moving = rows
+        if self._counts.shards and self._is_due(max(self._shown, self._counts.started)):
+            self._tell()
+
+    def _is_due(self, since: float) -> bool:
+        return time.monotonic() - since >= PLAIN_EVERY
+
+    def _tell(self) -> None:
+        counts = self._counts
+        self._shown = time.monotonic()
+        in_flight = "" if counts.in_flight is None else f", {counts.in_flight} in flight"
         failed = f", {counts.failed} failed" if counts.failed else ""
         self.say(
-            f"{counts.done:,}/{counts.shards:,} shards, {counts.rows:,} rows, {counts.rate():,.0f} rows/s, {in_flight} in flight{failed}"
+            f"{counts.done:,}/{counts.shards:,} shards, {counts.rows:,} rows, {counts.rate():,.0f} rows/s{in_flight}{failed}"
         )
 
     def close(self) -> None:
@@ -224,6 +245,10 @@ class Bar:
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
         """Move the bar the next time that it is drawn."""
         self._counts.add(in_flight, receipt, failure)
+
+    def move(self, rows: int) -> None:
+        """Count them as well, the next time that it is drawn."""
+        self._counts.moving = rows
 
     def close(self) -> None:
         """Stop the bar where it stands."""

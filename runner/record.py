@@ -154,6 +154,10 @@ class Record:
         )
         self._write_if_due()
 
+    def move(self, rows: int) -> None:
+        """Show it: records tell of what is committed."""
+        self._show.move(rows)
+
     def close(self) -> None:
         """Leave the terminal as it was."""
         self._show.close()

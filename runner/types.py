@@ -549,6 +549,10 @@ class Model(Protocol):
         """How this process bears the model now."""
 
 
+def unseen(_: int) -> None:
+    """Nobody looks at how far calls are."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a mode needs to know beside the model.
@@ -562,6 +566,7 @@ class Setup:
         signals: Whether somebody asked the job to stop; to be looked at again after whatever replaces signal handlers.
         packages: What workers will import; they may begin while the model is loaded.
         during: Returns a context in which people see what is being done.
+        moved: Is told how many rows the calls in flight have predicted so far, as far as that is known.
     """
 
     resources: Resources
@@ -572,6 +577,7 @@ class Setup:
     signals: Signals
     packages: tuple[str, ...] = ()
     during: Callable[[str], AbstractContextManager[object]] = nullcontext
+    moved: Callable[[int], object] = unseen
 
 
 # ---------------------------------------------------------------- output

@@ -39,6 +39,7 @@ from runner.predicting import (
 )
 from runner.process import where_i_am
 from runner.publishing import TakenOver, Written, asking
+from runner.pulse import PULSE
 from runner.quarantine import BadRow, Budget
 from runner.secrets import learn
 from runner.storage import Seal
@@ -303,6 +304,7 @@ class _ShardRun:
             self._kept = first_batch.Kept.read(self._recipe.sink.store, self._recipe.run, self._shard.id)
         for batch in self._rows.batches():
             sifted = self._sift(batch)
+            PULSE.add(batch.num_rows)
             if sifted.batch.num_rows:
                 columns = [*sifted.batch.select(self._recipe.keep).columns, *sifted.predictions.columns]
                 yield pa.table(columns, schema=self._schema)

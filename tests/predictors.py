@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner import pulse
+
 Predictor = Callable[[Any], Any]
 
 
@@ -137,6 +139,20 @@ def slow(seconds: float, flag: str | None = None) -> Predictor:
         if flag is not None:
             Path(flag).touch()
         time.sleep(seconds)
+        return pd.DataFrame({"twice": batch["x"] * 2})
+
+    return predict
+
+
+def watched(flag: str, last: int) -> Predictor:
+    """Doubles; at a batch that holds `last` it waits until somebody who looks on has made a file."""
+
+    def predict(batch: pd.DataFrame) -> pd.DataFrame:
+        pulse.EVERY_SECONDS, given_up = 0.0, time.monotonic() + 30
+        while (batch["x"] == last).any() and not Path(flag).exists():
+            if time.monotonic() > given_up:
+                raise TimeoutError("nobody looks on")
+            time.sleep(0.01)
         return pd.DataFrame({"twice": batch["x"] * 2})
 
     return predict

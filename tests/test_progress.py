@@ -13,13 +13,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Runs
 from outside import ROWS, write_data, write_ops
 from pyarrow import csv
 from rich.console import Console
 
-from runner import paint, run
+from runner import JobFailed, paint, run
 from runner.__main__ import main
-from runner.progress import Bar
+from runner.modes.moving import Looking
+from runner.progress import Bar, Plain
+from runner.pulse import Moving, Pulse
 from runner.types import Failure, Receipt, Stages
 
 
@@ -207,8 +210,7 @@ def test_a_file_that_is_not_split_is_told_with_the_remedy(kind: str) -> None:
     two = {"mode": "processes", "mode.num_workers": 2}
     (note,) = run({**config, **two, "sink.path": "two"}).notes
     assert re.search(TOLD[kind], note)
-    assert run({**config, **two, "sink.path": "auto", "shard_bytes": "auto"}).notes == []  # it is small enough
-    assert run({**config, "mode": "inline", "sink.path": "one"}).notes == []
+    assert run({**config, "mode": "inline", "sink.path": "one"}).notes == []  # there is nobody else
 
 
 def test_a_plan_tells_it_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +219,122 @@ def test_a_plan_tells_it_too(capsys: pytest.CaptureFixture[str], monkeypatch: py
     job = ["source.path=x.csv", "model=custom", "model._target_=predictors.doubling"]
     assert main([*job, "mode=processes", "shard_bytes=100", "sink.path=out", "action=plan"]) == 0
     assert re.search("note: .*" + TOLD["csv"], capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------- rows inside a shard
+
+
+class Onlooker(Plain):
+    """Notes the rows in flight and those of receipts, in their order, and makes a file when the first rows move."""
+
+    def __init__(self, flag: Path) -> None:
+        super().__init__()
+        self.flag, self.noted = flag, [(0, 0)]
+
+    def move(self, rows: int) -> None:
+        super().move(rows)
+        self.flag.touch()
+        self.note()
+
+    def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
+        super().update(in_flight, receipt, failure)
+        self.note()
+
+    def note(self) -> None:
+        self.noted.append((self._counts.moving, self._counts.committed))
+
+    def shown(self) -> list[int]:
+        """Rows in all."""
+        return [sum(each) for each in self.noted]
+
+
+@pytest.fixture
+def onlooker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Onlooker:
+    there = Onlooker(tmp_path / "seen")
+    monkeypatch.setattr("runner.job.progress", lambda: there)
+    monkeypatch.setattr("runner.pulse.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("runner.modes.moving.EVERY_SECONDS", 0.0)
+    return there
+
+
+def big(folder: Path, **more: object) -> dict[str, object]:
+    """A job of one file of 40 rows, in batches of 10."""
+    pq.write_table(pa.table({"x": list(range(40))}), folder / "x.parquet")
+    return {"source.path": "x.parquet", "model": "custom", "batch_size": 10, "sink.path": "out", **more}
+
+
+def test_rows_move_within_a_shard(executor: Runs, onlooker: Onlooker, tmp_path: Path) -> None:
+    """The last batch is not predicted before the driver has shown rows of the shard."""
+    watched = {"model._target_": "predictors.watched", "model.flag": str(onlooker.flag), "model.last": 39}
+    report = executor(big(tmp_path, **watched))
+    assert onlooker.noted[1][0] in {10, 20, 30}
+    assert max(onlooker.shown()) == report.rows_in == 40
+    assert onlooker.noted[-1] == (0, 40)
+
+
+def test_rows_in_flight_give_way_to_their_receipt(onlooker: Onlooker, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": list(range(40, 60))}), tmp_path / "y.parquet")
+    config = big(tmp_path, **{"source.path": ["x.parquet", "y.parquet"], "model._target_": "predictors.doubling"})
+    run({**config, "mode": "inline", "shard_bytes": None})
+    moves = [(10, 0), (20, 0), (30, 0), (40, 0), (0, 0), (0, 40), (10, 40), (20, 40), (0, 40), (0, 60)]
+    assert onlooker.noted == [(0, 0), *moves]
+
+
+def test_rows_of_a_shard_that_fails_are_taken_back(onlooker: Onlooker, tmp_path: Path) -> None:
+    config = big(tmp_path, **{"model._target_": "predictors.failing_on", "model.value": 35})
+    with pytest.raises(JobFailed) as failed:
+        run({**config, "mode": "inline"})
+    assert max(onlooker.shown()) == 30
+    assert onlooker.noted[-1] == (0, 0)
+    assert failed.value.report.rows_in == 0  # type: ignore[attr-defined]
+
+
+def test_who_looks_on_never_breaks_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.pulse.EVERY_SECONDS", 0.0)
+    counting = Pulse()
+    counting.begin(lambda _: 1 / 0)
+    counting.add(3)
+
+
+def test_rows_are_told_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("runner.pulse.time.monotonic", lambda: now[0])
+    told: list[int] = []
+    counting = Pulse()
+    counting.begin(told.append)
+    for _ in range(35):
+        now[0] += 0.1
+        counting.add(10)
+    assert len(told) == 3
+
+
+def test_a_call_that_is_lost_takes_its_rows_along() -> None:
+    shown: list[int] = []
+    moving = Moving(shown.append)
+    moving.told(1, 10)
+    moving.told(2, 5)
+    moving.told(1, 20)
+    moving.over(1)
+    moving.over(1)
+    moving.over(3)
+    assert shown == [10, 15, 25, 5]
+
+
+def test_a_store_that_is_not_there_breaks_nothing() -> None:
+    """Without a session Ray's functions raise."""
+    looking = Looking("nobody")
+    looking._next = 0.0
+    looking.look(lambda: {1})
+    looking.close()
+
+
+def test_plain_lines_tell_of_rows_in_flight(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Plain()
+    shown.move(5)  # before it begins: the first batch
+    shown.start(2, 0, None)
+    shown.move(10)  # too early
+    monkeypatch.setattr("runner.progress.PLAIN_EVERY", 0.0)
+    shown.move(1_000)
+    assert re.fullmatch(r"predicting 2 shards\n0/2 shards, 1,000 rows, [\d,]+ rows/s\n", capsys.readouterr().err)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from runner.errors import Incomplete
 from runner.model import ModelSource
+from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, is_private, remote_options
 from runner.process import import_ahead
@@ -98,8 +99,8 @@ class _Predictor:
     def ready(self, packages: tuple[str, ...]) -> None:
         import_ahead(packages)
 
-    def execute(self, model: Box, work: Work) -> Answer:
-        return execute(model, work)
+    def execute(self, model: Box, work: Work, ticket: int) -> Answer:
+        return execute(model, work, ticket)
 
 
 @dataclass(eq=False)
@@ -161,6 +162,7 @@ class ActorPool:
 
         self._mode, self._setup, self._bounds = mode, setup, bounds
         self._model: Box | None = None
+        self._looking = Looking()
         self._class: Any = ray.remote(_Predictor).options(
             **remote_options(setup.resources), max_restarts=0, max_task_retries=0
         )
@@ -176,7 +178,7 @@ class ActorPool:
 
     def start(self, model: Box) -> None:
         """Take the model, and wait for the first actor, unless somebody asks to stop."""
-        self._model = model
+        self._model, self._looking = model, Looking(model.key, self._setup.moved)
         deadline = time.monotonic() + self._mode.ready_timeout
         while not self._up and not self._setup.signals.asked():
             if time.monotonic() > deadline:
@@ -249,7 +251,7 @@ class ActorPool:
     def submit(self, ticket: int, work: Work) -> None:
         """Queue a call on the actor with the shortest queue."""
         member = self._up.shortest()
-        call = ticket, member.handle.execute.remote(self._model, work)
+        call = ticket, member.handle.execute.remote(self._model, work, ticket)
         self._leave(member)
         member.calls.append(call)
         self._enter(member)
@@ -270,6 +272,7 @@ class ActorPool:
         if ready:
             ready, _ = ray.wait(awaited, num_returns=len(awaited), timeout=0)
         self._watch.check(progressed=bool(ready))
+        self._looking.look(self._tickets)
         return [done for reference in ready for done in self._collect(self._awaited[reference])]
 
     def _collect(self, member: _Member) -> Iterator[Done]:
@@ -278,6 +281,7 @@ class ActorPool:
             return
         ticket, reference = member.calls[0]
         result = result_of(reference)
+        self._looking.over(ticket)
         self._leave(member)
         member.calls.popleft()
         member.idle_since = time.monotonic()
@@ -322,12 +326,17 @@ class ActorPool:
         """The head of each queue."""
         return [member.calls[0][0] for member in self._members if member.calls]
 
+    def _tickets(self) -> set[int]:
+        """Of all calls, also of those that are queued: they have told nothing."""
+        return {ticket for member in self._up for ticket, _ in member.calls}
+
     def abandon(self, ticket: int) -> None:
         """Kill the actor that holds the call; the calls queued behind it come back uncounted."""
         member = next(member for member in self._members if any(ticket == queued for queued, _ in member.calls))
         self._returned += [
             Done(queued, Lost("its actor was stopped", counted=False)) for queued, _ in member.calls if queued != ticket
         ]
+        self._looking.over(ticket)
         self._replace(member)
 
     def workers(self) -> int:
@@ -338,3 +347,4 @@ class ActorPool:
         """End all actors; the session stays for the next job."""
         for member in self._members:
             self._end(member)
+        self._looking.close()

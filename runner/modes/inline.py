@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from runner.model import ModelSource
 from runner.overlap import background
 from runner.process import limit_threads
+from runner.pulse import PULSE, Moving
 from runner.signals import Signals
 from runner.types import Done, Model, Pool, Predictor, Setup, Vitals, Work
 from runner.vitals import with_vitals
@@ -34,7 +36,7 @@ class Inline:
         limit_threads(setup.num_threads)
         if model.on_driver:
             beside_a_loop(model.obtain)
-        return InlinePool(_Stoppable(model, setup.signals))
+        return InlinePool(_Stoppable(model, setup.signals), Moving(setup.moved))
 
     def fits(self, setup: Setup) -> None:
         """There is nothing to fit."""
@@ -69,6 +71,7 @@ class InlinePool:
     """Runs a call when it is waited for, so that a stop is noticed between two."""
 
     model: Model
+    moving: Moving = field(default_factory=Moving)
     queue: list[tuple[int, Work]] = field(default_factory=list)
 
     def room(self) -> int:
@@ -90,7 +93,10 @@ class InlinePool:
             time.sleep(timeout)
             return []
         ticket, work = self.queue.pop()
-        return [Done(ticket, with_vitals(beside_a_loop(lambda: work.run(self.model)), self.model))]
+        PULSE.begin(partial(self.moving.told, ticket))
+        done = Done(ticket, with_vitals(beside_a_loop(lambda: work.run(self.model)), self.model))
+        self.moving.over(ticket)
+        return [done]
 
     def running(self) -> list[int]:
         """Nothing runs while nobody waits."""

@@ -15,9 +15,10 @@ from typing import IO, Any
 from runner import apart, weights
 from runner.errors import ConfigError, Incomplete
 from runner.model import ModelSource
-from runner.modes.serve import UP
+from runner.modes.serve import ROWS, UP
 from runner.planning import fit
 from runner.process import thread_environment
+from runner.pulse import Moving
 from runner.types import Auto, Done, Fit, Lost, Pool, Positive, Resources, Setup, Work
 
 STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
@@ -89,6 +90,7 @@ class ProcessPool:
         """Start them all."""
         self._model, self._setup = model, setup
         self._stillborn = 0
+        self._moving = Moving(setup.moved)
         self._ended: deque[Done] = deque()
         self._members = [self._create() for _ in range(size)]
 
@@ -136,12 +138,17 @@ class ProcessPool:
         if message == UP:
             member.up = True
             return
+        if message.startswith(ROWS):
+            self._moving.told(member.ticket, int(message.removeprefix(ROWS)))
+            return
+        self._moving.over(member.ticket)
         done = Done(member.ticket, pickle.loads(message))
         member.ticket, member.proven, self._stillborn = None, True, 0
         yield done
 
     def _bury(self, member: _Member) -> Done:
         assert member.ticket is not None
+        self._moving.over(member.ticket)
         reason = f"worker process {member.apart.obituary()}"
         self._stillborn += not member.proven
         if self._stillborn > STILLBORN * len(self._members):
@@ -162,6 +169,7 @@ class ProcessPool:
         """Kill the process that has the call."""
         member = next(member for member in self._members if member.ticket == ticket)
         member.apart.stop()
+        self._moving.over(ticket)
         self._replace(member)
 
     def workers(self) -> int:

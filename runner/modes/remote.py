@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from runner import weights
 from runner.errors import Incomplete
 from runner.model import Delivered, ModelSource
+from runner.modes.moving import tell
 from runner.process import limit_threads
+from runner.pulse import PULSE
 from runner.signals import forks_by_default
 from runner.types import Answer, Lost, Predictor, Setup, Vitals, Work
 from runner.vitals import with_vitals
@@ -79,10 +82,11 @@ def box(model: ModelSource, setup: Setup) -> Box:
     return Box(reference.hex(), reference, setup.num_threads, tuple(sys.path))
 
 
-def execute(model: Box, work: Work) -> Answer:
+def execute(model: Box, work: Work, ticket: int) -> Answer:
     """Do one call's work in this worker process."""
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
+    PULSE.begin(partial(tell, model.key, ticket))
     forks_by_default()  # Ray has a handler of its own for SIGTERM, and blocks SIGINT
     return with_vitals(work.run(model), model)
 

@@ -12,9 +12,11 @@ from typing import Any
 from runner import apart, program, weights
 from runner.model import Delivered
 from runner.process import import_ahead, limit_threads
+from runner.pulse import PULSE
 from runner.vitals import with_vitals
 
 UP = b""  # a process's first message
+ROWS = b"rows "  # begins a message that tells how far a call is, as no pickle does
 
 
 def serve(pipe: Connection[Any, Any], number: int) -> None:
@@ -31,6 +33,7 @@ def serve(pipe: Connection[Any, Any], number: int) -> None:
     model = Delivered(partial(weights.load, number), num_threads)
     while True:
         work = pickle.loads(pipe.recv_bytes())
+        PULSE.begin(lambda rows: pipe.send_bytes(ROWS + str(rows).encode()))
         pipe.send_bytes(pickle.dumps(with_vitals(work.run(model), model)))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.model import ModelSource
+from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, remote_options
 from runner.process import import_ahead
@@ -39,7 +40,9 @@ class Tasks:
         task = ray.remote(**remote_options(setup.resources), max_retries=0, max_calls=0)
         for _ in range(min(found.count, MOST_AHEAD)):
             task(import_ahead).remote(setup.packages)
-        return TaskPool(task(execute), box(model, setup), self.max_in_flight, Watch(setup.resources))
+        model_box = box(model, setup)
+        looking = Looking(model_box.key, setup.moved)
+        return TaskPool(task(execute), model_box, self.max_in_flight, Watch(setup.resources), looking)
 
     def fits(self, setup: Setup) -> Fit:
         """By what each node has in all."""
@@ -55,6 +58,7 @@ class TaskPool:
         model: What each is given beside its work.
         max_in_flight: Outstanding at once, as configured.
         watch: Tells how many fit.
+        looking: Sees how far calls are.
         flying: Ticket to reference.
         kills: Tasks that Ray's memory monitor took so far.
     """
@@ -63,6 +67,7 @@ class TaskPool:
     model: Box
     max_in_flight: int | Auto
     watch: Watch
+    looking: Looking = field(default_factory=Looking)
     flying: dict[int, Any] = field(default_factory=dict)
     kills: int = 0
 
@@ -81,7 +86,7 @@ class TaskPool:
 
     def submit(self, ticket: int, work: Work) -> None:
         """Submit a task."""
-        self.flying[ticket] = self.remote.remote(self.model, work)
+        self.flying[ticket] = self.remote.remote(self.model, work, ticket)
 
     def wait(self, timeout: float) -> list[Done]:
         """Everything that has finished once something has."""
@@ -97,9 +102,12 @@ class TaskPool:
         if ready:
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         self.watch.check(progressed=bool(ready))
+        self.looking.look(lambda: self.flying)
         finished = set(ready)
         tickets = [ticket for ticket, reference in self.flying.items() if reference in finished]
         done = [Done(ticket, result_of(self.flying.pop(ticket))) for ticket in tickets]
+        for each in done:
+            self.looking.over(each.ticket)
         self.kills += sum(killed_for_memory(each.result) for each in done)
         return done
 
@@ -112,6 +120,7 @@ class TaskPool:
         import ray
 
         ray.cancel(self.flying.pop(ticket), force=True)
+        self.looking.over(ticket)
 
     def workers(self) -> int:
         """As many as fit."""
@@ -124,3 +133,4 @@ class TaskPool:
         """
         for ticket in list(self.flying):
             self.abandon(ticket)
+        self.looking.close()

@@ -1,0 +1,77 @@
+"""How far the calls are that Ray's workers are at: each leaves its rows where the driver finds them.
+
+A worker that is busy answers no question. So it writes its rows, once a second at most, into the small key-value store of Ray's control
+service, under a key of its own, beside the ticket of its call; and the driver looks there about as often. Ray calls these functions
+experimental: where they are missing or fail, rows move when a shard is committed, and nothing else is different.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from functools import partial
+
+from runner.overlap import background
+from runner.pulse import EVERY_SECONDS, Moving
+from runner.types import unseen
+
+SHARE = 0.05  # of the driver's time may go into looking
+
+_writing: Future[None] | None = None
+
+
+def tell(pool: str, ticket: int, rows: int) -> None:
+    """Write it down, in the background: the call does not wait for a slow control service, and skips what it would pile up."""
+    global _writing
+    if _writing is None or _writing.done():
+        _writing = background(
+            partial(_write, f"{_prefix(pool)}{socket.gethostname()}:{os.getpid()}", f"{ticket} {rows}")
+        )
+
+
+def _write(key: str, value: str) -> None:
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(key.encode(), value.encode(), overwrite=True)
+
+
+def _prefix(pool: str) -> str:
+    return f"runner:rows:{pool}:"
+
+
+class Looking:
+    """The driver's side, for one pool."""
+
+    def __init__(self, pool: str = "", show: Callable[[int], object] = unseen) -> None:
+        """Take the pool's name, and who wants to know."""
+        self._prefix, self._moving = _prefix(pool).encode(), Moving(show)
+        self._next = time.monotonic() + EVERY_SECONDS
+        self.over = self._moving.over
+
+    def look(self, running: Callable[[], Collection[int]]) -> None:
+        """See how far the running calls are, if it is time; the more there are, the more seldom."""
+        if (started := time.monotonic()) < self._next:
+            return
+        with contextlib.suppress(Exception):
+            self._look(running())
+        now = time.monotonic()
+        self._next = now + max(EVERY_SECONDS, (now - started) / SHARE)
+
+    def _look(self, running: Collection[int]) -> None:
+        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
+
+        for key in _internal_kv_list(self._prefix):
+            ticket, rows = map(int, _internal_kv_get(key).split())
+            if ticket in running:  # what a worker wrote of an earlier call stays until it writes of another
+                self._moving.told(ticket, rows)
+
+    def close(self) -> None:
+        """Take away what was written."""
+        with contextlib.suppress(Exception):
+            from ray.experimental.internal_kv import _internal_kv_del
+
+            _internal_kv_del(self._prefix, del_by_prefix=True)
