@@ -20,6 +20,7 @@ from rich.console import Console
 
 from runner import JobFailed, paint, run
 from runner.__main__ import main
+from runner.cli import _Jobs
 from runner.modes.moving import Looking
 from runner.progress import Bar, Plain
 from runner.pulse import Moving, Pulse
@@ -173,6 +174,11 @@ def test_the_total_names_the_jobs_that_did_not_end_well(place: Path, capsys: pyt
     assert main([*argv, "model._target_=predictors.doubling,predictors.raising,predictors.doubling"]) == 2
     told = r"3 jobs: 1 complete, 1 failed \[1\], 1 refused \[2\]; 500 rows in \d+\.\d s"
     assert re.fullmatch(told, total(capsys))
+
+
+def test_the_total_of_a_sweep_that_was_stopped() -> None:
+    total = _Jobs([], [], codes=[0, 130], left=2).total()
+    assert re.fullmatch(r"4 jobs: 1 done, 1 interrupted \[1\], 2 not begun; \d+\.\d s", total)
 
 
 def test_one_job_has_no_total(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
