@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence, Set
+import traceback
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import ConfigError
+from runner import texts
+from runner.errors import ConfigError, RunnerError, Told
+from runner.secrets import hide
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -55,8 +59,9 @@ def run(
     from runner import job
     from runner.frames import predictions
 
-    checked = _checked(config, model, config_dir).job
-    report = job.run(checked)
+    with _without_credentials():
+        checked = _checked(config, model, config_dir).job
+        report = job.run(checked)
     report.output = partial(predictions, checked.sink)
     return report
 
@@ -79,8 +84,22 @@ def plan(
     """
     from runner.preview import preview
 
-    checked = _checked(config, model, config_dir)
-    return preview(checked.job, checked.plan)
+    with _without_credentials():
+        checked = _checked(config, model, config_dir)
+        return preview(checked.job, checked.plan)
+
+
+@contextlib.contextmanager
+def _without_credentials() -> Iterator[None]:
+    """An error of ours is shown with what led to it: where that quotes a credential, its text takes its place."""
+    try:
+        yield
+    except RunnerError as error:
+        behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        shown = "".join(traceback.format_exception(behind)) if behind else ""
+        if behind and shown != hide(shown):
+            error.__context__, error.__cause__ = None, Told(texts.whole(behind))
+        raise
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from runner import apart, program, texts
+from runner.secrets import known, learn
 from runner.signals import raise_as_error
 from runner.types import Predictor
 
 
 class ProcessDied(Exception):
     """The predictor took its process down."""
+
+
+class Unloadable(Exception):
+    """The loader failed there: no row is to blame."""
 
 
 class Child:
@@ -33,11 +40,26 @@ class Child:
 
         Raises:
             ProcessDied: The child died of this batch.
+            Unloadable: The model cannot be loaded there.
             RuntimeError: What the predictor raised, in words.
         """
-        child = self._started()
+        return self._answer(self._apart or self._started(), pickle.dumps(batch))
+
+    def _started(self) -> apart.Apart:
+        child = self._apart = apart.start("runner.child")
         try:
-            child.pipe.send_bytes(pickle.dumps(batch))
+            self._answer(child, pickle.dumps(known()), self._portable)
+        except ProcessDied:
+            raise
+        except Exception as error:
+            self.close()
+            raise Unloadable(f"the model cannot be loaded in a worker: {texts.told(error)}") from error
+        return child
+
+    def _answer(self, child: apart.Apart, *messages: bytes) -> Any:
+        try:
+            for message in messages:
+                child.pipe.send_bytes(message)
             kind, value, told = pickle.loads(child.pipe.recv_bytes())
         except (EOFError, ConnectionError):
             self._apart = None
@@ -48,12 +70,6 @@ class Child:
             raise value
         return value
 
-    def _started(self) -> apart.Apart:
-        if self._apart is None:
-            self._apart = apart.start("runner.child")
-            self._apart.pipe.send_bytes(self._portable)
-        return self._apart
-
     def close(self) -> None:
         """End the child."""
         if self._apart is not None:
@@ -62,21 +78,28 @@ class Child:
 
 
 def serve(pipe: Connection[Any, Any]) -> None:
-    """The child's life: the model first, then batches until the pipe is closed."""
+    """The child's life: what no text may hold and the model first, then batches until the pipe is closed."""
     apart.belong_to(os.getppid())
-    is_loader, held = pickle.loads(pipe.recv_bytes())
-    predictor: Predictor = held() if is_loader else held
+    learn(pickle.loads(pipe.recv_bytes()))
+    portable, predictors = pipe.recv_bytes(), list[Predictor]()
+    pipe.send_bytes(_answer(lambda: predictors.append(_obtained(portable))))
     while True:
         try:
             batch = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        pipe.send_bytes(_answer(predictor, batch))
+        pipe.send_bytes(_answer(partial(_predicted, predictors[0], batch)))
 
 
-def _answer(predictor: Predictor, batch: Any) -> bytes:
+def _obtained(portable: bytes) -> Predictor:
+    is_loader, held = pickle.loads(portable)
+    predictor: Predictor = held() if is_loader else held
+    return predictor
+
+
+def _answer(act: Callable[[], Any]) -> bytes:
     try:
-        return pickle.dumps(("predicted", _predicted(predictor, batch), None))
+        return pickle.dumps(("done", act(), None))
     except Exception as error:
         return _pickled(error)
 

@@ -38,6 +38,10 @@ class RunnerError(Exception):
         """The message, without credentials: it may quote what somebody else raised."""
         return hide(super().__str__())
 
+    def __repr__(self) -> str:
+        """The same, with the type."""
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class ConfigError(RunnerError):
     """The config is wrong; every problem that was found is in `problems`."""
@@ -80,6 +84,10 @@ class Interrupted(RunnerError):
         self.exit_code = 128 + signal_number
         self.signal_number = signal_number
         super().__init__(f"stopped by signal {signal_number}")
+
+
+class Told(Exception):
+    """The traceback of what led to an error, without the credentials that the original quotes."""
 
 
 class NothingToDo(Exception):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runner import texts
 from runner.batches import BadPredictions, DoesNotFit, conform, rebatch, to_input, to_table
-from runner.child import ProcessDied
+from runner.child import ProcessDied, Unloadable
 from runner.columns import WrongColumns, mismatch
 from runner.errors import ConfigError
 from runner.isolate import Good, Guilty, bisect
@@ -385,6 +385,8 @@ def _raise_unless_bad_rows(error: Exception, where: Callable[[int], str]) -> Non
         raise Trouble("model", f"{told(error)} (rows from {where(0)})") from error
     if isinstance(error, WrongColumns):
         raise Trouble("model", str(error)) from error
+    if isinstance(error, Unloadable):
+        raise Trouble("model", str(error)) from error.__cause__
     if is_transient(error):
         raise Trouble("transient", f"the predictor: {told(error)} (rows from {where(0)})") from error
 

@@ -82,7 +82,7 @@ def place(error: BaseException) -> str:
 def keep(error: BaseException, told: tuple[str, str]) -> None:
     """Note on an error from another process what `where` and `whole` told there: a traceback does not travel."""
     with contextlib.suppress(AttributeError, TypeError):
-        setattr(error, TOLD, told)
+        setattr(error, TOLD, tuple(map(hide, told)))
 
 
 def _lines(error: BaseException) -> list[str]:

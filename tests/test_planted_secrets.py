@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,21 +24,67 @@ KEY = {name: f"${{oc.env:{name}}}" for name in SECRETS}
 URL = "https://127.0.0.1:1/in.parquet?X-Amz-Signature="
 
 OPS = """
-import os, sys
+import hashlib, os, sys
+from dataclasses import dataclass
 from pathlib import Path
+
+from runner.sinks.files import Files as FilesSink
+from runner.sources.files import Files
 
 def secrets():
     return " ".join(value for name, value in sorted(os.environ.items()) if name.startswith(("PLANTED_", "AWS_SECRET")))
 
-def load(token=None, headers=None, more=None, storage_options=None, fail=None, **_):
-    if fail == "load":
+class Refused(Exception):
+    pass
+
+def fails(where, fail):
+    if where in fail:
+        raise Refused(f"{where}: {secrets()}")
+
+@dataclass(frozen=True)
+class Source(Files):
+    fail: str = ""
+    def files(self):
+        fails("list", self.fail)
+        return super().files()
+    def inspect(self, files, needed=None):
+        fails("inspect", self.fail)
+        return super().inspect(files, needed)
+    def reader(self, schema):
+        return Reader(super().reader(schema), self.fail)
+
+class Reader:
+    def __init__(self, reader, fail):
+        self.reader, self.fail = reader, fail
+    def read(self, fragment, columns):
+        fails("read", self.fail)
+        return self.reader.read(fragment, columns)
+    def positions(self, fragment):
+        return self.reader.positions(fragment)
+
+@dataclass(frozen=True)
+class Sink(FilesSink):
+    fail: str = ""
+    def check(self, schema):
+        fails("check", self.fail)
+    def write(self, shard, schema, tables):
+        fails("write", self.fail)
+        return super().write(shard, schema, tables)
+
+def load(token=None, headers=None, more=None, storage_options=None, fail="", **_):
+    child = "runner.child" in sys.orig_argv
+    if "load" in fail or "child" in fail and child:
         raise RuntimeError(f"refused: {secrets()}")
     def predict(batch):
-        if fail == "predict":
+        if "child" in fail and not child:
+            os._exit(3)
+        if "predict" in fail:
             raise ValueError(f"cannot reach it with {secrets()!r}")
-        if fail == "rows" and 3 in list(batch["b"]):
+        if "rows" in fail and 3 in list(batch["b"]):
             raise ValueError(f"row 3 with {secrets()}")
-        if fail == "look":
+        if "look" in fail:
+            with open("seen.txt", "a") as file:
+                print(hashlib.sha256(os.environ.get("HF_TOKEN", "").encode()).hexdigest(), file=file)
             for pid in filter(str.isdecimal, os.listdir("/proc")):
                 try:
                     text = Path("/proc", pid, "cmdline").read_bytes()
@@ -55,6 +105,11 @@ GIVEN = {  # what resolves to a credential, under every kind of key
         "uri": "${vars.uri}",
         "signed": "${vars.signed}",
         "account": "${vars.connection_string}",
+        "dsn": "${oc.env:DB_PASSWORD}",
+        "api_key": "${oc.env:PLANTED_P,none}",
+        "cookies": {"Cookie": f"session={KEY['PLANTED_Q']}"},
+        "basic": {"Authorization": f"Basic {KEY['PLANTED_S']}"},
+        "client_secret": [KEY["PLANTED_T"]],
     },
     "model.storage_options": {"secret": "${vars.through}"},
     "source.storage_options": {"auto_mkdir": True, "token": KEY["PLANTED_F"]},
@@ -65,6 +120,7 @@ GIVEN = {  # what resolves to a credential, under every kind of key
     "vars.signed": f"{URL}{KEY['PLANTED_J']}",
     "model.credentials": KEY["PLANTED_K"],
     "ray.runtime_env.env_vars.HF_TOKEN": KEY["PLANTED_L"],
+    "ray.runtime_env.env_vars.OPENAI_API_KEY": KEY["PLANTED_R"],
     "vars.connection_string": f"AccountName=a;AccountKey={KEY['PLANTED_M']};x=y",
 }
 
@@ -78,6 +134,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["PLANTED_N"])
+    monkeypatch.setenv("DB_PASSWORD", SECRETS["PLANTED_O"])
 
 
 def leaks(*texts: str) -> Iterator[str]:
@@ -85,14 +142,7 @@ def leaks(*texts: str) -> Iterator[str]:
     written = [file for file in Path.cwd().rglob("*") if file.is_file() and file.name != "planted_ops.py"]
     shown = [(f"text {i}", text.encode()) for i, text in enumerate(texts)]
     for name, content in [*shown, *((str(file), str(file).encode() + _content(file)) for file in written)]:
-        yield from (
-            f"{secret} in {name}"
-            for secret, value in SECRETS.items()
-            if secret in PLANTED and value.encode() in content
-        )
-
-
-PLANTED = {f"PLANTED_{letter}" for letter in "ABCDEFGHIJKLMN"}
+        yield from (f"{secret} in {name}" for secret, value in SECRETS.items() if value.encode() in content)
 
 
 def _content(file: Path) -> bytes:
@@ -126,6 +176,10 @@ JOB = {
 }
 
 
+SOURCE = ("source=custom", "source._target_=planted_ops.Source", "source.format=parquet")
+SINK = ("sink=custom", "sink._target_=planted_ops.Sink", "sink.format=parquet")
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [
@@ -134,6 +188,15 @@ JOB = {
         (("model.fail=load",), 1),
         (("model.fail=predict",), 1),
         (("model.fail=rows", "errors=quarantine", "errors.max_bad_rows=5"), 0),
+        (("model.fail=load", "predict.load_on=worker"), 1),
+        (("mode=processes", "model.fail=load", "predict.load_on=worker"), 1),
+        pytest.param(
+            ("mode=processes", "mode.num_workers=1", "model.fail=child", "predict.load_on=worker"),
+            1,
+            marks=pytest.mark.slow,
+        ),
+        *(((*SOURCE, f"source.fail={step}"), 1) for step in ("list", "inspect", "read")),
+        *(((*SINK, f"sink.fail={step}"), 1) for step in ("check", "write")),
         (("-m", "batch_size=5,6", "sink.path=out/${hydra:job.num}"), 0),
         (("-m", "batch_size=5,6", "sink.path=out/${hydra:job.num}", "model.fail=predict"), 1),
         (("source.path=${vars.signed}",), 2),
@@ -143,14 +206,14 @@ JOB = {
     ],
     ids=str,
 )
-def test_none_is_shown_or_written(more: Sequence[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_none_is_shown_or_written(more: Sequence[str], code: int, capfd: pytest.CaptureFixture[str]) -> None:
     given = {key: value for key, value in JOB.items() if not any(each.startswith(f"{key}=") for each in more)}
     assert main(argv(given, *more)) == code
-    assert list(leaks(*capsys.readouterr())) == []
+    assert list(leaks(*capfd.readouterr())) == []
     if code == 0 and more == ():
         assert main(argv(JOB, "action=verify")) == 0
         assert main(argv(JOB, "batch_size=3")) == 2
-        assert list(leaks(*capsys.readouterr())) == []
+        assert list(leaks(*capfd.readouterr())) == []
 
 
 LITERALS = {
@@ -204,3 +267,60 @@ def test_no_child_has_one_in_its_command_line() -> None:
     assert done.returncode == 0, done.stderr
     assert "runner.modes.serve" in Path("ps.txt").read_bytes().decode()
     assert list(leaks(done.stdout, done.stderr)) == []
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [{"model.fail": "load"}, {"model.fail": "predict"}, {"mode": "processes", "model.fail": "load"}],
+    ids=str,
+)
+def test_none_is_in_an_error_that_a_notebook_shows(fails: Mapping[str, Any]) -> None:
+    """Nor in what led to it."""
+    with pytest.raises(RunnerError) as refused:
+        run({**JOB, **fails})
+    error = refused.value
+    texts = str(error), repr(error), str(error.__cause__), "".join(traceback.format_exception(error))
+    assert "***" in texts[-1]
+    assert list(leaks(*texts)) == []
+
+
+def test_what_led_to_an_error_stays_where_it_quotes_none() -> None:
+    Path("quiet_ops.py").write_text("def load(**_):\n    raise KeyError('nope')\n")
+    with pytest.raises(RunnerError) as refused:
+        run({**JOB, "model": "custom", "model._target_": "quiet_ops.load"})
+    assert isinstance(refused.value.__cause__, KeyError)
+
+
+@pytest.mark.slow
+def test_a_private_ray_gives_workers_theirs_and_shows_none() -> None:
+    """Two jobs of a sweep with another value each: not in a command line, nor in what Ray and its workers log."""
+    job = {**JOB, "mode": "tasks", "model.fail": "look rows", "errors": "quarantine", "errors.max_bad_rows": 5}
+    del job["ray.runtime_env.env_vars.HF_TOKEN"]
+    tokens = f"ray.runtime_env.env_vars.HF_TOKEN={KEY['PLANTED_L']},{KEY['PLANTED_Q']}"
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # the paths of its sockets must be short
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runner", *argv(job, "-m", tokens, "sink.path=out/${hydra:job.num}")],
+            env={**os.environ, "RAY_TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines: set[bytes] = set()
+        while process.poll() is None:
+            lines |= set(command_lines())
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)  # it is over, or another look is due
+        told, _ = process.communicate()
+        assert process.returncode == 0, told
+        logs = [file.read_text(errors="replace") for file in Path(folder).rglob("*.*") if file.is_file()]
+        assert logs
+    seen = Path("seen.txt").read_text().split()
+    assert set(seen) == {hashlib.sha256(SECRETS[name].encode()).hexdigest() for name in ("PLANTED_L", "PLANTED_Q")}
+    assert any(b"default_worker.py" in line for line in lines)
+    assert list(leaks(told, b"\n".join(lines).decode(errors="replace"), *logs)) == []
+
+
+def command_lines() -> Iterator[bytes]:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield file.read_bytes()

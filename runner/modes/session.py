@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import ConfigError, Incomplete, Interrupted
 from runner.planning import demands, fit
+from runner.secrets import hide, is_secret
 from runner.types import Fit, RayOptions, Resources, Setup
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
@@ -30,17 +32,21 @@ class _Joined:
     Attributes:
         private: Whether this process started it.
         start_seconds: What that took the present job.
+        asked: The address and the runtime environment that it was joined with.
+        name: Tells it from one that somebody else has joined since.
     """
 
     private: bool = False
     start_seconds: float = 0.0
+    asked: tuple[str, Any] = "", None
+    name: tuple[str, str] = "", ""
 
 
 _joined = _Joined()
 
 
 def connect(options: RayOptions, say: Callable[[str], None]) -> None:
-    """Join or start Ray, once per process: the jobs of a sweep share the session.
+    """Join or start Ray, once for all jobs of a process that ask for the same; a session that somebody else began is used as it is.
 
     Raises:
         Incomplete: The cluster at `ray.address` does not answer.
@@ -48,9 +54,9 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
     import ray
 
     _joined.start_seconds = 0.0
-    if ray.is_initialized():
-        return
     address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+    if ray.is_initialized() and _stays(address, options.runtime_env, say):
+        return
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     private = address == "local"
     if not private:
@@ -58,14 +64,72 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
         say(f"ray: joining the cluster at {address} ({named})")
     _knock(address)
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
+    secret, open_env = _parted(options.runtime_env)
+    if secret and not private:
+        say(
+            f"ray.runtime_env.env_vars: Ray shows {', '.join(secret)} in its logs and in `ps`; set it where the nodes start"
+        )
     started = time.monotonic()
     try:
-        ray.init(address=address, **_init_options(options, private=private))
+        with _environment(secret if private else {}):
+            ray.init(address=address, **_init_options(open_env if private else options.runtime_env, private=private))
     except Exception as error:  # Ray raises a plain Exception where a node does not come up in time
         told = f"ray.address={address}: Ray does not start or answer there: {error}"
         raise Incomplete(told + ("" if private else _token_hint())) from error
-    _joined.private = private
+    _joined.private, _joined.asked, _joined.name = private, (address, options.runtime_env), _name()
     _joined.start_seconds = time.monotonic() - started if private else 0.0
+
+
+def _stays(address: str, runtime_env: Any, say: Callable[[str], None]) -> bool:
+    """Whether the present session serves this job; one of ours that was joined for something else has been left."""
+    if _joined.name != _name():
+        _joined.private = False
+        if runtime_env:
+            say("ray.runtime_env: has no effect, as this process had joined Ray before; give it to that `ray.init`")
+        return True
+    if _joined.asked == (address, runtime_env):
+        return True
+    disconnect()
+    return False
+
+
+def _name() -> tuple[str, str]:
+    import ray
+
+    context = ray.get_runtime_context()
+    return context.get_node_id(), context.get_job_id()
+
+
+def _parted(runtime_env: Mapping[str, Any] | None) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """The credentials among a runtime environment's variables, and the environment without them.
+
+    Ray writes what it is given to its logs and to the command line of a starting worker. What the driver's environment holds while
+    a private Ray starts reaches the same processes, by inheritance. A value with a reference such as `${HOME}` is Ray's to expand.
+    """
+    variables = (runtime_env or {}).get("env_vars") or {}
+    secret = {name: value for name, value in variables.items() if _is_credential(name, value)}
+    rest = {name: value for name, value in variables.items() if name not in secret}
+    parts = {**(runtime_env or {}), "env_vars": rest}
+    return secret, {name: part for name, part in parts.items() if name != "env_vars" or part} or None
+
+
+def _is_credential(name: str, value: Any) -> bool:
+    return isinstance(value, str) and "${" not in value and (is_secret(f"env_vars.{name}") or hide(value) != value)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """With these variables, for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _knock(address: str) -> None:
@@ -90,11 +154,11 @@ def _token_hint() -> str:
     return "; if the cluster asks for a token: set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 
 
-def _init_options(options: RayOptions, *, private: bool) -> dict[str, Any]:
+def _init_options(runtime_env: dict[str, Any] | None, *, private: bool) -> dict[str, Any]:
     common: dict[str, Any] = {
         "configure_logging": False,
         "log_to_driver": False,
-        "runtime_env": options.runtime_env,
+        "runtime_env": runtime_env,
     }
     return {**common, "include_dashboard": False} if private else common
 
