@@ -18,6 +18,10 @@ from outside import write_data
 
 from runner import RunnerError, run
 from runner.__main__ import main
+from runner.errors import Incomplete
+from runner.modes import session
+from runner.secrets import learn
+from runner.types import RayOptions
 
 SECRETS = {f"PLANTED_{name}": f"plant-{i:02}/{name}+{'x7' * 6}" for i, name in enumerate("ABCDEFGHIJKLMNOPQRST")}
 KEY = {name: f"${{oc.env:{name}}}" for name in SECRETS}
@@ -318,6 +322,34 @@ def test_a_private_ray_gives_workers_theirs_and_shows_none() -> None:
     assert set(seen) == {hashlib.sha256(SECRETS[name].encode()).hexdigest() for name in ("PLANTED_L", "PLANTED_Q")}
     assert any(b"default_worker.py" in line for line in lines)
     assert list(leaks(told, b"\n".join(lines).decode(errors="replace"), *logs)) == []
+
+
+@pytest.mark.parametrize("address", ["local", "auto"])
+def test_only_a_cluster_that_is_joined_is_given_them_and_that_is_said(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    given: dict[str, Any] = {}
+
+    def init(**options: Any) -> None:
+        given.update(options["runtime_env"], inherited=os.environ.get("MY_TOKEN"))
+        raise ConnectionError("enough")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    said: list[str] = []
+    variables = {"MY_TOKEN": "t0ken-of-mine", "PLAIN": "x", "INNOCENT": SECRETS["PLANTED_A"], "HOMES": "${HOME}"}
+    learn([SECRETS["PLANTED_A"]])
+    with pytest.raises(Incomplete):
+        session.connect(RayOptions(address, {"env_vars": variables, "working_dir": "."}), said.append)
+    joined = address == "auto"
+    expected = variables if joined else {"PLAIN": "x", "HOMES": "${HOME}"}
+    inherited = None if joined else "t0ken-of-mine"
+    assert given == {"env_vars": expected, "working_dir": ".", "inherited": inherited}
+    assert any("MY_TOKEN, INNOCENT" in line for line in said) == joined
+    assert "MY_TOKEN" not in os.environ
+    assert list(leaks(*said)) == []
 
 
 def command_lines() -> Iterator[bytes]:

@@ -55,7 +55,7 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
 
     _joined.start_seconds = 0.0
     address = options.address or os.environ.get("RAY_ADDRESS") or "local"
-    if ray.is_initialized() and _stays(address, options.runtime_env, say):
+    if ray.is_initialized() and _serves(address, options.runtime_env, say):
         return
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     private = address == "local"
@@ -69,6 +69,7 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
         say(
             f"ray.runtime_env.env_vars: Ray shows {', '.join(secret)} in its logs and in `ps`; set it where the nodes start"
         )
+    disconnect()  # another job of this process may have asked for something else
     started = time.monotonic()
     try:
         with _environment(secret if private else {}):
@@ -80,17 +81,14 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
     _joined.start_seconds = time.monotonic() - started if private else 0.0
 
 
-def _stays(address: str, runtime_env: Any, say: Callable[[str], None]) -> bool:
-    """Whether the present session serves this job; one of ours that was joined for something else has been left."""
+def _serves(address: str, runtime_env: Any, say: Callable[[str], None]) -> bool:
+    """Whether the present session is what this job asks for, or is not ours to leave."""
     if _joined.name != _name():
         _joined.private = False
         if runtime_env:
             say("ray.runtime_env: has no effect, as this process had joined Ray before; give it to that `ray.init`")
         return True
-    if _joined.asked == (address, runtime_env):
-        return True
-    disconnect()
-    return False
+    return _joined.asked == (address, runtime_env)
 
 
 def _name() -> tuple[str, str]:
