@@ -27,6 +27,7 @@ def _quiet_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("RAY_ADDRESS", "AWS_", "RUNNER_ALLOWED")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # jobs add the folder beside their config folder to it
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +47,21 @@ def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One private Ray for the whole test run, ended afterwards."""
+def _end_of_ray() -> Iterator[None]:
+    """Nothing of Ray is left after the test run."""
+    from runner.modes import session
+
+    yield
+    session.disconnect()
+
+
+@pytest.fixture
+def ray_session(_end_of_ray: None) -> None:
+    """One private Ray for the whole test run; started again if a command that ran in this process has ended it."""
     from runner.modes import session
     from runner.types import RayOptions
 
     session.connect(RayOptions(), print)
-    yield
-    session.disconnect()
 
 
 @pytest.fixture(params=MODES)

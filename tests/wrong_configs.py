@@ -86,7 +86,7 @@ WRONG: tuple[Case, ...] = (
     ),
     data("resources.memory=lots", "resources.memory=lots: expected a size in bytes (134217728, 128MiB, 2GB) or null"),
     data("resources.num_gpus=-1", "resources.num_gpus=-1: expected a number >= 0"),
-    data("resources.resources={big:x}", "resources.resources.big=x: expected a number"),
+    data("resources.resources={big:x}", "resources.resources.big=x: expected a number >= 0"),
     data("errors.grace_period=nan", "errors.grace_period=nan: expected a number >= 0"),
     data("errors.max_retries=-1", "errors.max_retries=-1: expected a whole number >= 0"),
     data("errors.on_bad_rows=fial", "errors.on_bad_rows=fial: expected fail or quarantine (did you mean fail?)"),
