@@ -143,6 +143,27 @@ def _anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+# ---------------------------------------------------------------- tests that pages name
+
+NAMED = re.compile(r"`(?:tests/)?(?:\w+/)?(test_\w+\.py)?(?:::(test_\w+))?`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_tests_exist(page: Path) -> None:
+    """`test_x.py`, `test_x.py::test_y`, and `::test_z` after it in the same row."""
+    named, last = set(), ""
+    for file, function in NAMED.findall(page.read_text()):
+        last = file or last
+        if file or function:
+            named.add((last, function))
+    there = {file.name: file.read_text() for file in (ROOT / "tests").rglob("test_*.py")}
+    assert [name for name in sorted(named) if not _is_there(there.get(name[0]), name[1])] == []
+
+
+def _is_there(text: str | None, function: str) -> bool:
+    return text is not None and (not function or f"def {function}(" in text)
+
+
 # ---------------------------------------------------------------- keys of the config
 
 ROW = re.compile(r"^\| `([^`]+)` \| (.+?) \| .+ \|$", re.MULTILINE)
