@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from runner import planning
@@ -87,8 +89,14 @@ def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
         [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
          "give another sink.path,",
          "or sink.save_mode=overwrite to replace it,",
-         f"or sink.accept=[{','.join(different)}] to go on as if they were the same", *_versioned(different)]
+         f"or {accepting(different)} to go on as if they were the same", *_versioned(different)]
     )  # fmt: skip
+
+
+def accepting(names: Iterable[str]) -> str:
+    """What lets differences pass, as it is typed: a name with a path or a reference in it is quoted for the shell."""
+    typed = f"sink.accept=[{','.join(names)}]"
+    return typed if re.fullmatch(r"[\w.,=\[\]]+", typed) else shlex.quote(typed)
 
 
 def _versioned(different: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -54,7 +54,7 @@ def run(job: Job, show: Progress | None = None) -> Report:
         with _marked(ledger, sink):
             record.begin()
             with telling(sink, Incomplete):
-                ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.sink.accept)
+                ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.accepted)
                 account = Account(job, record, ledger, record.report)
             with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
                 survey = look_and_predict(job, account, signals)
@@ -73,7 +73,7 @@ def open_ledger(job: Job, run_id: str) -> Ledger:
     """
     with telling(f"sink.path={job.sink.store.root}", SinkRefused):
         ledger = Ledger(job.sink, run_id)
-        refuse(ledger, job.fields, job.sink.save_mode, job.sink.accept)
+        refuse(ledger, job.fields, job.sink.save_mode, job.accepted)
     return ledger
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class Rows:
         self._budget = budget
         self._reader, self._read, self._fragments, self._batch_size = reader, read, fragments, batch_size
         self._counts: list[int] = []
+        self._placed: _Placed | None = None
+        self._placing = threading.Lock()  # the predictor's thread and the writer's ask for places
 
     def batches(self) -> Iterator[pa.Table]:
         """Yield batches, counted from the shard's start.
@@ -115,9 +118,23 @@ class Rows:
         """The fragment that a row of the shard came from, and its number within the file."""
         for fragment, count in zip(self._fragments, self._counts, strict=False):
             if row < count:
-                return fragment, next(islice(self._reader.positions(fragment), row, None))
+                with self._placing:
+                    return fragment, self._number(fragment, row)
             row -= count
         raise IndexError(row)
+
+    def _number(self, fragment: Fragment, row: int) -> int:
+        """The number within its file of a row of a fragment.
+
+        Bad rows are mostly asked for in their order. The file is read on from the one before, since reading it anew for each of a
+        thousand bad rows would cost more than predicting them.
+        """
+        before, self._placed = self._placed, None  # of no use any more if reading fails
+        if before is None or before.fragment is not fragment or before.next > row:
+            before = _Placed(fragment, 0, iter(self._reader.positions(fragment)))
+        number = next(islice(before.numbers, row - before.next, None))
+        self._placed = _Placed(fragment, row + 1, before.numbers)
+        return number
 
     def where_from(self, start: int) -> Callable[[int], str]:
         """What tells the place of a row for people, the row counted from row `start` of the shard."""
@@ -127,6 +144,20 @@ class Rows:
             return f"{fragment.file.path} row {number}"
 
         return where
+
+
+class _Placed(NamedTuple):
+    """How far the places of a fragment's rows were asked for.
+
+    Attributes:
+        fragment: The one.
+        next: Its first row that was not asked for.
+        numbers: Those of this row and of all that follow, within the file.
+    """
+
+    fragment: Fragment
+    next: int
+    numbers: Iterator[int]
 
 
 def _raise_unreadable(fragment: Fragment, error: Exception) -> NoReturn:

@@ -25,7 +25,7 @@ def preview(job: Job, plan: Plan) -> list[str]:
         ConfigError, SinkRefused: As a run would.
     """
     ledger = open_ledger(job, "preview")
-    replaced = is_replaced(ledger, job.fields, job.sink.save_mode, job.sink.accept)
+    replaced = is_replaced(ledger, job.fields, job.sink.save_mode, job.accepted)
     there, ledger = len(ledger.committed), ledger.as_if_empty() if replaced else ledger
     survey = survey_of(job, ledger)
     pending = {shard.id for shard in survey.pending}

@@ -47,6 +47,13 @@ class Job:
         """Threads in a worker's native pools."""
         return self.predict.num_threads or max(1, int(self.resources.num_cpus))
 
+    @property
+    def accepted(self) -> list[str]:
+        """The fields whose difference `sink.accept` lets pass; one that is named by a reference was resolved with the config."""
+        return [
+            spelled for name in self.sink.accept for spelled in dict.fromkeys((name, self.references.get(name, name)))
+        ]
+
     @cached_property
     def fields(self) -> dict[str, Any]:
         """What the fingerprint is made of: artifacts are read once per job."""

@@ -17,6 +17,7 @@ from runner import JobFailed, SinkRefused, run
 from runner.__main__ import main
 from runner.isolate import Good, Guilty, bisect
 from runner.quarantine import Budget
+from runner.sources.reader import FilesReader
 
 BAD = {3, 4, 40, 77}
 
@@ -371,3 +372,44 @@ def test_another_column_that_is_not_what_the_first_block_told(tmp_path: Path, ki
         run(config)
     [row] = quarantined(tmp_path).to_pylist()
     assert (row["x"], row["_row"], row["_raw"]) == (3, 50, last)
+
+
+@pytest.mark.parametrize("filters", [None, [["x", ">=", 100]]])
+def test_the_places_of_bad_rows_are_found_in_one_pass_over_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: Any
+) -> None:
+    rows = [f"{i},n{i}" if i % 50 else f"{i}" for i in range(1000)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("\n".join(["x,name", *rows]) + "\n")
+    passes: list[Any] = []
+    positions = FilesReader.positions
+
+    def counted(self: FilesReader, fragment: Any) -> Any:
+        passes.append(fragment)
+        return positions(self, fragment)
+
+    monkeypatch.setattr(FilesReader, "positions", counted)
+    job = {
+        "source": "csv",
+        "source.path": str(tmp_path / "in"),
+        "source.filters": filters,
+        "sink.path": str(tmp_path / "out"),
+    }
+    more = {
+        "mode": "inline",
+        "batch_size": 100,
+        "errors": "quarantine",
+        "errors.max_bad_rows": 0.9,
+    }
+    run({**job, **more}, model=odd_rows_fail)
+    bad = quarantined(tmp_path).to_pandas()
+    first = 100 if filters else 0
+    assert bad[bad["x"].notna()]["_row"].tolist() == [i for i in range(first, 1000) if i % 2 and i % 50]
+    assert (bad["x"].dropna() == bad[bad["x"].notna()]["_row"]).all()
+    assert len(passes) <= 2  # the first batch is predicted by a call of its own
+
+
+def odd_rows_fail(batch: Any) -> Any:
+    if (batch["x"] % 2 == 1).any():
+        raise ValueError("odd")
+    return batch["x"] * 2

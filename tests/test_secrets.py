@@ -309,6 +309,22 @@ def test_an_artifact_from_the_environment_is_known_by_its_reference(
     assert run(job).committed == 0
 
 
+@pytest.mark.usefixtures("_keyed")
+def test_a_changed_artifact_behind_a_reference_is_accepted_as_the_refusal_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights-of-somebody.bin"
+    weights.write_bytes(b"1")
+    monkeypatch.setenv("WEIGHTS", str(weights))
+    command = [f"{key}={value}" for key, value in keyed_job(**{"predict.artifacts": "[${oc.env:WEIGHTS}]"}).items()]
+    assert main(command) == 0
+    weights.write_bytes(b"2")
+    assert main(command) == 2
+    refusal = capsys.readouterr().err
+    assert "or 'sink.accept=[artifact ${oc.env:WEIGHTS}]' to go on" in refusal
+    assert main([*command, "sink.accept=[artifact ${oc.env:WEIGHTS}]"]) == 0
+
+
 def test_sealed_values_compare_by_value() -> None:
     given = seal({"a": ["x", {"b": "secretive"}]}, {"secretive": "${oc.env:A}"})
     again = seal({"a": ["x", {"b": "secretive"}]}, {"secretive": "${oc.env:A}"})
