@@ -7,15 +7,15 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from runner import first_batch
+from runner import first_batch, quarantine
 from runner.dispatch import Committed, Dispatcher, Event, Retried
-from runner.errors import JobFailed
+from runner.errors import TooManyBadRows
 from runner.fingerprint import versions
 from runner.ledger import Ledger
 from runner.progress import Progress
 from runner.quarantine import Budget
 from runner.recipe import Recorded
-from runner.report import Report, ended, size
+from runner.report import Report, counted, ended, size
 from runner.spec import Job
 from runner.survey import Survey
 from runner.types import Failure, Probe, Receipt, Shard
@@ -34,7 +34,8 @@ class Account:
         self._workers: set[str] = set()
         self._draining = False
         self._kept: list[Shard] = []
-        self._before = ledger.seen_before() if job.errors.on_bad_rows == "quarantine" else (0, 0)
+        put_aside = job.errors.on_bad_rows == "quarantine" or ledger.below(quarantine.FOLDER)
+        self._before = ledger.seen_before() if put_aside else (0, 0)
 
     def __enter__(self) -> Account:
         return self
@@ -45,7 +46,12 @@ class Account:
         self._end(error)
 
     def begin(self, survey: Survey) -> None:
-        """Note what there is to do."""
+        """Note what there is to do.
+
+        Raises:
+            TooManyBadRows: Earlier runs have put rows aside, which this job does not allow.
+        """
+        self._refuse_put_aside()
         self.note(survey.notes)
         self.report.shards = len(self.ledger.shards) + len(survey.new)
         if not survey.pending and self.ledger.recorded is None:  # an empty input, allowed
@@ -108,11 +114,22 @@ class Account:
         report.notes += [f"{ASIDE}{complaint}" for complaint in receipt.complaints if len(report.notes) < NOTES]
         self.hold_to_budget()
 
+    def _refuse_put_aside(self) -> None:
+        """Rows without a prediction must not pass for predicted ones under `errors=strict`, unless a run was completed with them."""
+        strict = self.job.errors.on_bad_rows != "quarantine"
+        bad = self._before[1] - self.ledger.accepted_bad_rows() if strict and self._before[1] else 0
+        if bad > 0:
+            raise TooManyBadRows(
+                f"errors.on_bad_rows=fail allows no bad row, and earlier runs have put {counted(bad, 'row')} aside in "
+                f"{self.ledger.store.path(quarantine.FOLDER)}; run it with errors=quarantine to leave them there, or predict into "
+                "another sink.path"
+            )
+
     def hold_to_budget(self, *, final: bool = False) -> None:
         """Stop when too many rows, of this run and of those before it, went to quarantine.
 
         Raises:
-            JobFailed: Naming the first few.
+            TooManyBadRows: Naming the first few.
         """
         if self.job.errors.on_bad_rows != "quarantine":
             return
@@ -120,8 +137,8 @@ class Account:
         seen, bad = self._before[0] + self.report.rows_in, self._before[1] + self.report.rows_quarantined
         if budget.passed(bad, seen, final=final):
             first = "; ".join(note.removeprefix(ASIDE) for note in self.report.notes if note.startswith(ASIDE))
-            where = first or f"they are in {self.ledger.store.path('_runner/quarantine/')}"
-            raise JobFailed(
+            where = first or f"they are in {self.ledger.store.path(quarantine.FOLDER)}"
+            raise TooManyBadRows(
                 f"{budget.told(bad, seen)}: {where}; allow more, or mend the model and predict into another sink.path"
             )
 

@@ -3,7 +3,8 @@
     RunnerError                 anything this package raises on purpose
     ├── ConfigError         2   the config, or the data it names, is wrong: nothing was run
     ├── SinkRefused         2   the sink holds something this job must not touch
-    ├── JobFailed           1   a rerun would fail the same way: data, model or a budget
+    ├── JobFailed           1   a rerun would fail the same way: data or model
+    │   └── TooManyBadRows  1   or a budget: then mending the model and running the same command again does not help
     ├── Incomplete         75   a rerun may finish it: storage, lost workers, a cluster too small
     └── Interrupted       130   a signal stopped the job; it drained and can be resumed
 
@@ -68,6 +69,10 @@ class JobFailed(RunnerError):
     """The job failed in a way that a rerun would repeat."""
 
     exit_code = 1
+
+
+class TooManyBadRows(JobFailed):
+    """More rows are in quarantine than are allowed: they stay there, so the same command fails again."""
 
 
 class Incomplete(RunnerError):

@@ -334,22 +334,29 @@ class Ledger:
 
     def skipped(self) -> list[str]:
         """The input files that the manifest says were left out: a part that was committed without a file stays without it."""
+        return list(self._of_manifest("skipped", []))
+
+    def accepted_bad_rows(self) -> int:
+        """Rows that were in quarantine when a run last completed this output."""
+        return int(self._of_manifest("rows_quarantined", 0))
+
+    def _of_manifest(self, name: str, absent: Any) -> Any:
         try:
-            return retrying(self._skipped_before) if MANIFEST in self._listed else []
+            return retrying(self._head)[name] if MANIFEST in self._listed else absent
         except FileNotFoundError:  # gone since
-            return []
+            return absent
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(MANIFEST, error, REWRITE) from error
 
-    def _skipped_before(self) -> list[str]:
+    def _head(self) -> dict[str, Any]:
         """Of the manifest only the beginning is read: the rest is as large as the plan."""
         path = self.store.path(MANIFEST)
         with told(path), open_input(path, self.store.options) as file:
-            return records.skipped_in(file)
+            return records.head_of(file)
 
     def _drop_stale_quarantine(self, entries: Mapping[str, bytes]) -> None:
         """A try that died after its quarantine may have been followed by one without bad rows: its file says nothing true."""
-        if not self.below("_runner/quarantine/"):
+        if not self.below(quarantine.FOLDER):
             return
         for shard in self.shards:
             name, entry = quarantine.file_name(shard), entries[shard.id]

@@ -22,6 +22,7 @@ from runner.types import RAW, Fragment, Reader, Shard, Source, Unreadable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FOLDER = "_runner/quarantine/"
 FIRST_CHECK = 10_000  # rows before a fraction means anything
 ADDED = ("_source", "_row", "_error_type", "_error")
 
@@ -82,13 +83,14 @@ class Budget:
 
     def told(self, bad: int, seen: int) -> str:
         """The arithmetic, for people."""
-        allowed = f"{self.limit:,}" if isinstance(self.limit, int) else f"{self.limit:.4g} of the rows seen"
+        share = f"{self.limit:.4g} of the rows seen, {int(self.limit * seen):,}"
+        allowed = f"{self.limit:,}" if isinstance(self.limit, int) else share
         return f"{bad:,} of {seen:,} rows are bad; errors.max_bad_rows={self.limit} allows {allowed}"
 
 
 def file_name(shard: Shard) -> str:
     """Path of a shard's quarantine file below the sink."""
-    return f"_runner/quarantine/{shard.name}.parquet"
+    return f"{FOLDER}{shard.name}.parquet"
 
 
 def publish(store: Store, shard: Shard, reader: Reader, bad: Sequence[BadRow]) -> Written:

@@ -183,8 +183,8 @@ def _input(shard: Shard) -> list[dict[str, Any]]:
     ]
 
 
-def skipped_in(manifest: IO[bytes]) -> list[str]:
-    """The input files that a manifest says were left out; its parts, which come after them, are not read.
+def head_of(manifest: IO[bytes]) -> dict[str, Any]:
+    """The totals of a manifest, and the input files that were left out; its parts, which come after them, are not read.
 
     Raises:
         ValueError, KeyError, TypeError: It is damaged.
@@ -192,5 +192,5 @@ def skipped_in(manifest: IO[bytes]) -> list[str]:
     head, mark = b"", PARTS.encode()
     while mark not in head and (piece := manifest.read(HEAD_BYTES)):
         head += piece
-    found: list[str] = json.loads(head[: head.index(mark)] + mark + b"]}")["skipped"]
+    found: dict[str, Any] = json.loads(head[: head.index(mark)] + mark + b"]}")
     return found

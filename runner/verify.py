@@ -140,7 +140,7 @@ def _strangers(ledger: Ledger) -> Iterator[str]:
     for name in ledger.strangers():
         yield f"{name}: is not ours; no plan names it"
     planned = {quarantine.file_name(shard) for shard in ledger.shards}
-    for name in ledger.below("_runner/quarantine/"):
+    for name in ledger.below(quarantine.FOLDER):
         if name not in planned:
             yield f"{name}: no plan names the shard of this quarantine file"
 

@@ -15,6 +15,7 @@ from test_job import digests, job, manifest, predicted, write_input
 
 from runner import JobFailed, SinkRefused, run
 from runner.__main__ import main
+from runner.errors import TooManyBadRows
 from runner.isolate import Good, Guilty, bisect
 from runner.quarantine import Budget
 from runner.sources.reader import FilesReader
@@ -114,6 +115,26 @@ def test_strict_names_the_first_and_quarantine_continues_from_there(executor: Ru
         executor({**quarantine_job(tmp_path), "errors": "strict"})
     assert executor(quarantine_job(tmp_path)).status == "complete"
     assert predicted(tmp_path) == [2 * x for x in range(100) if x not in BAD]
+
+
+def test_what_was_put_aside_does_not_pass_for_predicted_under_strict(tmp_path: Path) -> None:
+    """A refused quarantine, then the same command without `errors=quarantine`: rows without a prediction are no success."""
+    write_input(tmp_path / "in")
+    with pytest.raises(
+        TooManyBadRows, match=r"4 of 100 rows are bad; .* allows 0.03 of the rows seen, 3: "
+    ) as too_many:
+        run(quarantine_job(tmp_path, mode="inline", **{"errors.max_bad_rows": 0.03}))
+    assert too_many.value.report.next_command is None  # type: ignore[attr-defined]
+    strict = {**quarantine_job(tmp_path, mode="inline"), "errors": "strict"}
+    with pytest.raises(
+        TooManyBadRows, match=r"have put 4 rows aside in \S+/_runner/quarantine/; run it with errors=quar"
+    ):
+        run(strict)
+    assert not (tmp_path / "out/_SUCCESS").exists()
+    assert run(quarantine_job(tmp_path, mode="inline")).status == "complete"
+    assert run(strict).status == "complete"
+    (tmp_path / "out/_SUCCESS").unlink()  # as while something is appended
+    assert run(strict).status == "complete"
 
 
 def test_a_count_of_bad_rows_stops_the_job_and_names_the_first(executor: Runs, tmp_path: Path) -> None:

@@ -127,20 +127,20 @@ def test_a_manifest_is_never_whole_in_memory() -> None:
 @pytest.mark.parametrize("indent", [None, 1])
 def test_what_was_skipped_is_read_of_any_version(indent: int | None) -> None:
     text = json.dumps(json.loads(b"".join(pieces(3))), indent=indent).encode()
-    assert records.skipped_in(io.BytesIO(text)) == ["/in/gone"]
+    assert records.head_of(io.BytesIO(text))["skipped"] == ["/in/gone"]
 
 
 def test_of_a_manifest_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "HEAD_BYTES", 8)
     file = io.BytesIO(b"".join(pieces(500)))
-    assert records.skipped_in(file) == ["/in/gone"]
+    assert records.head_of(file)["skipped"] == ["/in/gone"]
     assert file.tell() < len(pieces(500)[0]) + 8
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"parts": [', b'{"skipped": [], "par'])
 def test_a_damaged_manifest_says_nothing(text: bytes) -> None:
     with pytest.raises((ValueError, KeyError)):
-        records.skipped_in(io.BytesIO(text))
+        records.head_of(io.BytesIO(text))["skipped"]
 
 
 def test_parts_without_receipts_are_read_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import texts
-from runner.errors import Incomplete, Interrupted
+from runner.errors import Incomplete, Interrupted, TooManyBadRows
 from runner.secrets import hidden
 from runner.types import Failure, Stages, Vitals
 
@@ -143,7 +143,7 @@ def ended(report: Report, error: BaseException | None, when: str) -> None:
     stopped = isinstance(error, Interrupted | KeyboardInterrupt)
     report.exit_code = code if code is not None else 130 if stopped else 1
     report.status = "interrupted" if stopped else "incomplete" if report.exit_code == Incomplete.exit_code else "failed"
-    report.next_command = report.command
+    report.next_command = None if isinstance(error, TooManyBadRows) else report.command
     details = getattr(error, "details", "") or texts.whole(error)
     report.error = Problem(getattr(error, "kind", "") or type(error).__name__, str(error), details)
 
