@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_job import digests, job, manifest, predicted, write_input
 
-from runner import JobFailed, SinkRefused, run
+from runner import ConfigError, JobFailed, SinkRefused, run
 from runner.__main__ import main
 from runner.errors import TooManyBadRows
 from runner.isolate import Good, Guilty, bisect
@@ -434,3 +434,14 @@ def odd_rows_fail(batch: Any) -> Any:
     if (batch["x"] % 2 == 1).any():
         raise ValueError("odd")
     return batch["x"] * 2
+
+
+def test_a_text_among_the_first_numbers_of_json_lines_is_a_bad_row_once_the_type_is_given(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text('{"x": 0.5}\n{"x": "abc"}\n{"x": 2.5}\n')
+    job = {"source": "jsonl", "source.path": str(tmp_path / "in"), "sink.path": str(tmp_path / "out"), "mode": "inline"}
+    tolerant = {**job, "errors": "quarantine", "errors.max_bad_rows": 1}
+    with pytest.raises(ConfigError, match=r"changed from number to string in row 1 .*source\.column_types"):
+        run(tolerant, model=odd_rows_fail)
+    assert run({**tolerant, "source.column_types": {"x": "double"}}, model=odd_rows_fail).rows_out == 2
+    assert quarantined(tmp_path).column("_row").to_pylist() == [1]
