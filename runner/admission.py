@@ -84,7 +84,7 @@ def is_replaced(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, 
 
 
 def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
-    lines = [line for name, pair in different.items() for line in _differing(name, *pair)]
+    lines = [line for name, pair in different.items() for line in differing(name, *pair)]
     return "\n".join(
         [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
          "give another sink.path,",
@@ -106,8 +106,8 @@ def _versioned(different: Mapping[str, tuple[Any, Any]]) -> list[str]:
     return ["(predict.version=<name>, given from the first run on, stands for the code)"]
 
 
-def _differing(name: str, was: Any, now: Any) -> list[str]:
-    """A line for each difference; of mappings, for each key that differs."""
+def differing(name: str, was: Any, now: Any) -> list[str]:
+    """A line for each difference, for people; of mappings, for each key that differs; a digest tells them nothing."""
     if isinstance(was, str) and was.startswith(DIGEST) and isinstance(now, Mapping):
         return [
             f"  {name}  there: of an earlier version, which compared the text of",
@@ -115,7 +115,7 @@ def _differing(name: str, was: Any, now: Any) -> list[str]:
         ]
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         pairs = planning.differences(was, now).items()
-        return [line for key, pair in pairs for line in _differing(f"{name} {key}", *pair)]
+        return [line for key, pair in pairs for line in differing(f"{name} {key}", *pair)]
     if DIGEST in (str(was)[: len(DIGEST)], str(now)[: len(DIGEST)]):
         return [f"  {name}  {'is new' if was == NOT_GIVEN else 'is gone' if now == NOT_GIVEN else 'has changed'}"]
     return [f"  {name}  {told_difference(was, now, _spelled)}"]

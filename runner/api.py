@@ -149,6 +149,7 @@ def _given(config: Config | None) -> _Given:
     if config is None:
         return _Given()
     if isinstance(config, Mapping):
+        _refuse_no_table(config.get("source"))
         return _Given(_flat(config))
     if not isinstance(config, str | os.PathLike):
         raise ConfigError(
@@ -156,6 +157,13 @@ def _given(config: Config | None) -> _Given:
             "a DataFrame is given as {'source': df}"
         )
     return _from_file(Path(config))
+
+
+def _refuse_no_table(source: Any) -> None:
+    from runner.frames import no_table
+
+    if problem := no_table(source):
+        raise ConfigError(problem)
 
 
 def _from_file(file: Path) -> _Given:

@@ -5,20 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.sources.files import Files
+from runner.targets import a_kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PLAIN = (str, os.PathLike, bool, int, float, Mapping)  # what a config file could say, too
 ROW_GROUP = 131_072  # rows: large input is to be several shards
 
 
 def is_frame(value: Any) -> bool:
     """Whether it is a DataFrame of pandas or polars, an Arrow table, or what else gives itself to Arrow."""
     return hasattr(value, "__arrow_c_stream__")
+
+
+def no_table(value: Any) -> str | None:
+    """Why a value is no input, where it is data all the same; `None` for what may be one, or the name of an option."""
+    series = hasattr(value, "to_frame")
+    if value is None or isinstance(value, PLAIN) or (is_frame(value) and not series):
+        return None
+    remedy = " (series.to_frame())" if series else ""
+    return f"source: got {a_kind(value)}; expected a DataFrame or an Arrow table{remedy}"
 
 
 def stored(frame: Any, folder: Path) -> Path:

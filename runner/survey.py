@@ -12,6 +12,7 @@ from runner.ledger import Ledger, named
 from runner.locations import inside
 from runner.recipe import Recorded
 from runner.report import counted, size
+from runner.secrets import shown
 from runner.sources.files import Files
 from runner.sources.filters import filter_columns
 from runner.sources.schemas import refuse_missing
@@ -65,7 +66,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
     files = [file for file in listed if file.path not in left_out]
     refuse_changed(files, covered)
     new = [file for file in files if file.path not in covered]
-    notes = [*_own_note(ours), *_skip_note(skipped), *_gone_note(gone), *_empty(new)]
+    notes = [*_none_note(job, listed), *_own_note(ours), *_skip_note(skipped), *_gone_note(gone), *_empty(new)]
     if ledger.plans and new and job.sink.save_mode != "append":
         _refuse_other_input(ledger, files, covered)
         notes.append(_uncovered(new, job.errors.on_new_input))
@@ -117,6 +118,13 @@ def inputs(job: Job) -> tuple[list[File], list[str]]:
         )
     left_out = set(ours)
     return [file for file in listed if file.path not in left_out] if ours else listed, ours
+
+
+def _none_note(job: Job, listed: Sequence[File]) -> list[str]:
+    """An input that may be empty is empty: the place is said, in case it is the wrong one."""
+    path = None if listed else getattr(job.source, "path", None)
+    passed = " and passes source.filters" if getattr(job.source, "filters", None) else ""
+    return [f"no file matches {shown('source.path', path)}{passed}"] if path else []
 
 
 def _own_note(ours: Sequence[str]) -> list[str]:

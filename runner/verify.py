@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from runner import evidence, quarantine
-from runner.admission import accepting
+from runner.admission import accepting, differing
 from runner.errors import ConfigError, JobFailed, SinkRefused
 from runner.job import telling
 from runner.ledger import MANIFEST, REWRITE, SUCCESS, Ledger, named
@@ -109,7 +109,8 @@ def _entry(part: Mapping[str, Any]) -> Entry | None:
 def _other_job(job: Job, ledger: Ledger) -> Iterator[str]:
     """A proof is of the job that was asked for: another model's output proves nothing of it."""
     for name, (was, now) in ledger.differences(job.fields, job.accepted).items():
-        yield f"the sink holds the output of another job: {name} is {was!r} there, {now!r} in this job ({accepting([name])} lets it pass)"
+        told = "; ".join(" ".join(line.split()) for line in differing(name, was, now))
+        yield f"the sink holds the output of another job: {told} ({accepting([name])} lets it pass)"
 
 
 def _manifest_problems(ledger: Ledger, manifest: Mapping[str, Any], parts: Mapping[str, Entry | None]) -> Iterator[str]:

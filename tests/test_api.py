@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from ids import shown
 from outside import ROWS, predictions, write_data, write_ops
@@ -89,6 +90,11 @@ def test_csv_by_its_extension(place: Path) -> None:
             ["sink.storage_options.secret: a credential does not belong in a config; "],
         ),
         ({"model": double, "model.alpha": 3}, ["model.alpha: has no effect beside a model given in Python"]),
+        (
+            {"source": pd.Series([1, 2])},
+            ["source: got a Series; expected a DataFrame or an Arrow table (series.to_frame())"],
+        ),
+        ({"source": [1, 2]}, ["source: got a list; expected a DataFrame or an Arrow table"]),
         ("nope.yaml", ["nope.yaml: there is no such file; expected a YAML file with the keys of the command line"]),
         (3, ["3: expected a mapping of keys to values, or the path of a YAML file of them"]),
     ],

@@ -45,7 +45,8 @@ def test_a_day_without_input_is_green_but_a_wrong_place_is_not(tmp_path: Path) -
     write_data(tmp_path / "in/dt=2026-02-28")
     empty = {**JOB, "source.allow_empty": True}
     for path in ("in/dt=2026-03-01/", "in/dt=2026-03-01/*.parquet", "in/*.none"):
-        assert run({**empty, "source.path": path, "source.format": "parquet"}, model=model).rows_out == 0
+        report = run({**empty, "source.path": path, "source.format": "parquet"}, model=model)
+        assert (report.rows_out, report.notes) == (0, [f"no file matches source.path={path}"])
     for path in ("inn/dt=2026-03-01/", "inn/dt=2026-03-01/*.parquet"):
         with pytest.raises(ConfigError, match="not even the folder above it is there"):
             run({**empty, "source.path": path, "source.format": "parquet"}, model=model)

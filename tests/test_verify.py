@@ -327,7 +327,11 @@ def test_deep_reads_the_inputs_again(done: Path, capsys: pytest.CaptureFixture[s
 def test_another_job_is_not_proved_by_this_ones_output(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = verified(done, capsys, "batch_size=20")
     assert code == 1
-    assert "the sink holds the output of another job: batch_size is 10 there, 20 in this job" in out
+    assert "the sink holds the output of another job: batch_size there: 10 now: 20" in out
+    (done / "weights").write_text("1")
+    _, out = verified(done, capsys, f"predict.artifacts=[{done}/weights]")
+    assert re.search(r"another job: artifact \S+ is new \(", out)
+    assert not re.search("[0-9a-f]{64}", out)
     assert verified(done, capsys, "batch_size=20", "sink.accept=[batch_size]")[0] == 0
 
 

@@ -879,6 +879,24 @@ WRONG: tuple[Case, ...] = (
         "model.path=in/m.joblib: there is no such file",
     ),
     case(
+        "a type for a column that is not there",
+        {"a.csv": CSV},
+        "source=csv source.column_types={idd:string}",
+        "source.column_types: there is no column 'idd' in HERE/in/a.csv (did you mean 'id'?); it has x, id",
+    ),
+    case(
+        "a filter of a column that is not there, where all columns are read",
+        {"a.csv": CSV},
+        'source=csv predict.columns=null source.filters=[[idd,">",3]]',
+        "source.filters=[['idd', '>', 3]]: there is no column 'idd' (did you mean 'id'?); the data has x, id",
+    ),
+    case(
+        "a filter with an unknown operator",
+        {"a.csv": CSV},
+        'source=csv source.filters=[[x,"=>",1]]',
+        "source.filters=[['x', '=>', 1]]: '=>' is no operator; expected one of =, ==, !=, <, <=, >, >=, in, not in",
+    ),
+    case(
         "a model's file that is a folder",
         {"m.joblib": Folder(), "a.csv": CSV},
         "source=csv source.path=in/a.csv model=sklearn model.path=in/m.joblib",

@@ -143,6 +143,8 @@ class Files:
             fragments += look.fragments
             if look.schema is not None:
                 shared.add(file.path, look.schema, look.unusable)
+        if self.format == "csv":  # a key that the first lines of JSON lack may still come
+            shared.expect(dict.fromkeys(self.column_types, "source.column_types"))
         schema = shared.result()
         if schema is not None:
             filter_expression(self.filters, schema)  # what does not fit the data is told now, not by a worker

@@ -8,12 +8,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
+from runner.sources.schemas import nearest_column
 from runner.types import Filters
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN_COLUMNS = 30
+OPERATORS = ("=", "==", "!=", "<", "<=", ">", ">=", "in", "not in")
 COMPARISONS = frozenset({"=", "==", "<", ">", "<=", ">="})
 
 
@@ -73,7 +75,10 @@ def _shown(filters: Filters) -> list[Any]:
 def _typed(term: Sequence[Any], schema: pa.Schema) -> tuple[str, str, Any]:
     name, operator, value = term
     if name not in schema.names:
-        raise ValueError(f"there is no column {name!r}; the data has {', '.join(islice(schema.names, SHOWN_COLUMNS))}")
+        has = ", ".join(islice(schema.names, SHOWN_COLUMNS))
+        raise ValueError(f"there is no column {name!r}{nearest_column(name, schema.names)}; the data has {has}")
+    if operator not in OPERATORS:
+        raise ValueError(f"{operator!r} is no operator; expected one of {', '.join(OPERATORS)}")
     kind = _compared_as(schema.field(name).type)
     if operator in {"in", "not in"}:
         return name, operator, _typed_set(value, kind)

@@ -81,6 +81,11 @@ class Shared:
         self.problems += [_missing(needed[name], name, path, there) for name in missing if name not in self._told]
         self._told.update(missing)
 
+    def expect(self, named: Mapping[str, str]) -> None:
+        """Names that keys of the config give to columns: one that no file has is a problem, if any file told its names."""
+        if self._names:
+            self.problems[:0] = _absent(named, self._first or "the input", list(self._names))
+
     def result(self) -> pa.Schema | None:
         """The schema, `None` if no file told one.
 
@@ -165,17 +170,21 @@ def refuse_missing(asked: Mapping[str, str], there: Sequence[str]) -> None:
     Raises:
         ConfigError: Naming them, each with the nearest there is.
     """
-    if found := [_missing(key, name, "the input", there) for name, key in asked.items() if name not in there]:
+    if found := _absent(asked, "the input", there):
         raise ConfigError(shortened(found))
+
+
+def _absent(asked: Mapping[str, str], path: str, there: Sequence[str]) -> list[str]:
+    return [_missing(key, name, path, there) for name, key in asked.items() if name not in there]
 
 
 def _missing(key: str, name: str, path: str, there: Sequence[str]) -> str:
     more = f" and {len(there) - SHOWN_COLUMNS} more" if len(there) > SHOWN_COLUMNS else ""
     has = f"it has {', '.join(there[:SHOWN_COLUMNS])}{more}{_delimited(there)}"
-    return f"{key}: there is no column {name!r} in {path}{_nearest(name, there)}; {has}"
+    return f"{key}: there is no column {name!r} in {path}{nearest_column(name, there)}; {has}"
 
 
-def _nearest(name: str, there: Sequence[str]) -> str:
+def nearest_column(name: str, there: Sequence[str]) -> str:
     """` (did you mean ...?)`: a name that looks the same, else one that is spelled alike."""
     if same := [each for each in there if _folded(each) == _folded(name)]:
         looks = _looks(same[0]) == _looks(name)
