@@ -35,7 +35,8 @@ def loaded(load: Callable[[], Predictor]) -> Predictor:
     except BaseException as error:
         raise_as_error(error, "the loader")
     if not callable(predictor):
-        raise TypeError(f"the loader returned {predictor!r:.60}; expected a function of a batch")
+        method = "; return its method: `return m.predict`" if callable(getattr(predictor, "predict", None)) else ""
+        raise TypeError(f"the loader returned {predictor!r:.60}; expected a function of a batch{method}")
     return predictor
 
 

@@ -198,3 +198,13 @@ def test_within_another_hydra_program(place: Path) -> None:
 def test_public_names() -> None:
     assert len(set(runner.__all__)) == len(runner.__all__)
     assert all(hasattr(runner, name) for name in runner.__all__)
+
+
+def test_a_loader_that_returns_an_estimator_is_told_to_return_its_method() -> None:
+    from types import SimpleNamespace
+
+    from runner.model import loaded
+
+    estimator: Any = SimpleNamespace(predict=double)
+    with pytest.raises(TypeError, match=r"expected a function of a batch; return its method: `return m\.predict`"):
+        loaded(lambda: estimator)
