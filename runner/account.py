@@ -34,6 +34,7 @@ class Account:
         self._workers: set[str] = set()
         self._draining = False
         self._kept: list[Shard] = []
+        self._tried = (0, 0)
         put_aside = job.errors.on_bad_rows == "quarantine" or ledger.below(quarantine.FOLDER)
         self._before = ledger.seen_before() if put_aside else (0, 0)
 
@@ -72,6 +73,15 @@ class Account:
         elif isinstance(event, Retried):
             self._tell_again(event)
 
+    def tried(self, dispatcher: Dispatcher) -> None:
+        """Count what the first batch of a shard took, beside what the shards will take."""
+        self._count_tries(dispatcher)
+        self._tried = self.report.retries, self.report.lost_workers
+
+    def _count_tries(self, dispatcher: Dispatcher) -> None:
+        retries, lost = self._tried
+        self.report.retries, self.report.lost_workers = retries + dispatcher.retries, lost + dispatcher.lost_workers
+
     def started(self, pending: Sequence[Shard]) -> None:
         """Begin to predict."""
         self.report.shards = len(self.ledger.shards)
@@ -84,7 +94,7 @@ class Account:
     def take(self, event: Event, dispatcher: Dispatcher) -> None:
         """Record what became of a shard, or of a try."""
         report = self.report
-        report.retries, report.lost_workers = dispatcher.retries, dispatcher.lost_workers
+        self._count_tries(dispatcher)
         if isinstance(event, Committed):
             self._count(event.receipt, event.shard)
             self.show.update(dispatcher.in_flight, receipt=event.receipt)

@@ -127,6 +127,7 @@ def _first(
         for event in dispatcher.run([shard]):
             account.proved(event, shard)
             found = event if isinstance(event, Probe | Failure) else found
+    account.tried(dispatcher)
     return found
 
 

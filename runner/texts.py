@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sysconfig
 import traceback
@@ -20,7 +21,7 @@ FRAME = 200  # of one line about a frame
 DEEP = 8  # frames of one error that are shown
 LED_TO_IT = 3  # errors before the last that are shown
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-OURS = str(Path(__file__).parent)
+OURS = tuple(f"{Path(__file__).parents[1] / name}{os.sep}" for name in ("runner", "models"))  # the built-in models, too
 PACKAGES = re.compile(r".*[/\\](?:site|dist)-packages[/\\]([^/\\]+).*")
 HANDED_OVER = futures.__file__
 STANDARD = sysconfig.get_paths()["stdlib"]
@@ -109,7 +110,7 @@ def _led_to(error: BaseException) -> Iterator[tuple[str, BaseException]]:
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Without ours, and without those by which a thread hands over what another raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    return [each for each in frames if not each.filename.startswith((OURS, HANDED_OVER))]
+    return [each for each in frames if not each.filename.startswith((*OURS, HANDED_OVER))]
 
 
 def _own(error: BaseException, home: str) -> list[str]:

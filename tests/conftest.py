@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
-from runner import Report, job, run
+from runner import Report, job, run, secrets
 
 settings.register_profile("patient", deadline=None)  # the other workers are busy too
 settings.load_profile("patient")
@@ -27,6 +27,8 @@ def _quiet_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("RAY_ADDRESS", "AWS_", "RUNNER_ALLOWED")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(secrets, "_learnt", set())  # a password of one test is an innocent word in another
+    secrets._pattern.cache_clear()
     monkeypatch.setattr(sys, "path", [*sys.path])  # jobs add the folder beside their config folder to it
 
 

@@ -73,7 +73,9 @@ def test_sigkill_of_the_driver_loses_and_doubles_nothing(tmp_path: Path, mode: s
     assert predicted(tmp_path) == [2 * x for x in range(300)]
     assert (tmp_path / "out/_SUCCESS").exists()
     assert "were there before" in out
-    [report] = (json.loads(file.read_text()) for file in (tmp_path / "out/_runner/runs").glob("*/report.json"))
+    reports = [json.loads(file.read_text()) for file in (tmp_path / "out/_runner/runs").glob("*/report.json")]
+    assert sorted(each["status"] for each in reports) == ["complete", "running", "running"]
+    [report] = (each for each in reports if each["status"] == "complete")
     assert (report["ray_seconds"] > 0) == (mode in {"tasks", "actors"})
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,16 @@ def command(tmp_path: Path, loader: str, *more: str) -> list[str]:
 # ---------------------------------------------------------------- processes, threads, event loops
 
 
+@pytest.fixture
+def _sigterm_ends_processes() -> Iterator[None]:
+    """As in a plain Python: what measures coverage handles it too, and forks would inherit that."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_sigterm_ends_processes")
 @pytest.mark.parametrize("how", ["_with_pool", "_with_executor", "_with_processes", "_with_loop"])
 def test_a_predictor_may_start_processes_and_event_loops(executor: Runs, tmp_path: Path, how: str) -> None:
     """A pool's processes are told to end by SIGTERM: what ignores it, or only notes it, would be waited for without end."""

@@ -65,7 +65,7 @@ CSV_ROWS = {
 }
 JSON_ROWS = {
     True: st.integers(0, 99).map(lambda x: f'{{"x": {x}, "id": "a"}}'),
-    False: st.sampled_from(['{"x":', "7", "[1]", '{"x": "a"}', '{"x": 1} {', '{"x": 1, "x": 2}', "oops", "}"]),
+    False: st.sampled_from(['{"x":', "7", "[1]", '{"x": "a"}', '{"x": 1} 7', '{"x": 1, "x": 2}', "oops", "}"]),
 }
 
 
