@@ -74,8 +74,8 @@ def test_sigkill_of_the_driver_loses_and_doubles_nothing(tmp_path: Path, mode: s
     assert (tmp_path / "out/_SUCCESS").exists()
     assert "were there before" in out
     reports = [json.loads(file.read_text()) for file in (tmp_path / "out/_runner/runs").glob("*/report.json")]
-    assert sorted(each["status"] for each in reports) == ["complete", "running", "running"]
-    [report] = (each for each in reports if each["status"] == "complete")
+    [report] = (each for each in reports if each["status"] != "running")  # which killed runs leave
+    assert report["status"] == "complete"
     assert (report["ray_seconds"] > 0) == (mode in {"tasks", "actors"})
 
 
