@@ -12,7 +12,6 @@ take the first half of a doubled quote for the closing one. `tests/sources/test_
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,10 +86,13 @@ def beginning(stream: Any, row: re.Pattern[bytes], size: int) -> list[Row]:
     while len(text) < size and (data := bytes(stream.read(size - len(text)))):
         text += data
     found: list[Row] = []
-    with contextlib.suppress(ValueError):  # the last row may be cut
+    cut = len(text) == size
+    try:
         for block in blocks(io.BytesIO(text), row):
             found += block
-    return found[:-1] if len(text) == size else found
+    except ValueError:  # the last row is cut within quotes, so it is not among those that were found
+        cut = False
+    return found[:-1] if cut else found
 
 
 def _breaks(text: bytes) -> int:
