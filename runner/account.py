@@ -47,12 +47,7 @@ class Account:
         self._end(error)
 
     def begin(self, survey: Survey) -> None:
-        """Note what there is to do.
-
-        Raises:
-            TooManyBadRows: Earlier runs have put rows aside, which this job does not allow.
-        """
-        self._refuse_put_aside()
+        """Note what there is to do."""
         self.note(survey.notes)
         self.report.shards = len(self.ledger.shards) + len(survey.new)
         if not survey.pending and self.ledger.recorded is None:  # an empty input, allowed
@@ -124,8 +119,12 @@ class Account:
         report.notes += [f"{ASIDE}{complaint}" for complaint in receipt.complaints if len(report.notes) < NOTES]
         self.hold_to_budget()
 
-    def _refuse_put_aside(self) -> None:
-        """Rows without a prediction must not pass for predicted ones under `errors=strict`, unless a run was completed with them."""
+    def refuse_put_aside(self) -> None:
+        """Rows without a prediction must not pass for predicted ones under `errors=strict`, unless a run was completed with them.
+
+        Raises:
+            TooManyBadRows: Earlier runs have put rows aside, which this job does not allow.
+        """
         strict = self.job.errors.on_bad_rows != "quarantine"
         bad = self._before[1] - self.ledger.accepted_bad_rows() if strict and self._before[1] else 0
         if bad > 0:

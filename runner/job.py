@@ -57,6 +57,7 @@ def run(job: Job, show: Progress | None = None) -> Report:
                 ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.accepted)
                 account = Account(job, record, ledger, record.report)
             with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
+                account.refuse_put_aside()
                 survey = look_and_predict(job, account, signals)
                 account.hold_to_budget(final=True)
                 if not ledger.complete:

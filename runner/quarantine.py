@@ -83,7 +83,7 @@ class Budget:
 
     def told(self, bad: int, seen: int) -> str:
         """The arithmetic, for people."""
-        share = f"{self.limit:.4g} of the rows seen, {int(self.limit * seen):,}"
+        share = f"{self.limit:.4g} of the rows seen, which is {int(self.limit * seen):,}"
         allowed = f"{self.limit:,}" if isinstance(self.limit, int) else share
         return f"{bad:,} of {seen:,} rows are bad; errors.max_bad_rows={self.limit} allows {allowed}"
 

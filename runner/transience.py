@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ T = TypeVar("T")
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 30.0
+LOOKING_SECONDS = 60.0  # after which looking at the input is not tried again
 MORE_TRIES = 4  # of one small request, such as a record of the driver's own
 
 TRANSIENT_ERRNO = frozenset(
@@ -52,15 +54,22 @@ def retrying(
     act: Callable[[], T],
     more: int = MORE_TRIES,
     *,
+    within: float = math.inf,
     sleep: Callable[[float], object] = time.sleep,
     jitter: Callable[[], float] = random.random,
+    now: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Do what may be done twice, and `more` times again while its errors are transient; the last error is raised."""
+    """Do what may be done twice, and `more` times again while its errors are transient; the last error is raised.
+
+    Once `within` seconds have passed, nothing is tried again: a storage that answers nothing until each request times out must
+    not keep people waiting several times as long.
+    """
+    started = now()
     for tries in range(more):
         try:
             return act()
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient(error) or now() - started > within:
                 raise
         sleep(backoff(tries, jitter()))
     return act()

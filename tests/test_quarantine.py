@@ -121,7 +121,7 @@ def test_what_was_put_aside_does_not_pass_for_predicted_under_strict(tmp_path: P
     """A refused quarantine, then the same command without `errors=quarantine`: rows without a prediction are no success."""
     write_input(tmp_path / "in")
     with pytest.raises(
-        TooManyBadRows, match=r"4 of 100 rows are bad; .* allows 0.03 of the rows seen, 3: "
+        TooManyBadRows, match=r"4 of 100 rows are bad; .* allows 0.03 of the rows seen, which is 3: "
     ) as too_many:
         run(quarantine_job(tmp_path, mode="inline", **{"errors.max_bad_rows": 0.03}))
     assert too_many.value.report.next_command is None  # type: ignore[attr-defined]

@@ -432,6 +432,14 @@ def test_the_tries_end() -> None:
     assert (len(tried), len(waits)) == (3, 2)
 
 
+def test_nothing_is_tried_again_once_the_time_is_over() -> None:
+    act, tried = failing(99, TimeoutError("no answer"))
+    clock = iter([0.0, 40.0, 80.0])
+    with pytest.raises(TimeoutError):
+        retrying(act, within=60.0, sleep=lambda _: None, now=lambda: next(clock))
+    assert len(tried) == 2
+
+
 def test_a_permanent_error_is_not_tried_again() -> None:
     act, tried = failing(99, PermissionError("no"))
     with pytest.raises(PermissionError):

@@ -24,7 +24,7 @@ from runner.sources.reader import remedy
 from runner.sources.schemas import Shared, shortened
 from runner.sources.signature import HEAD, OWN, hint
 from runner.sources.text import Csv, Jsonl
-from runner.transience import is_transient, retrying
+from runner.transience import LOOKING_SECONDS, is_transient, retrying
 from runner.types import File, Filters, Fragment
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Files:
         if file.size == 0:
             return f"source.path: {file.path} is empty, which no {self.format} file is: was its upload cut off{remedy(file.path)}"
         try:
-            look = retrying(lambda: self._format.look(file, self.storage_options))
+            look = retrying(lambda: self._format.look(file, self.storage_options), within=LOOKING_SECONDS)
             partitions.refuse_twice(file.folder if self.partitioning else "")
         except Exception as error:
             told = f"source.path: {file.path} cannot be read as {self.format}: {first_line(error)}"

@@ -23,7 +23,7 @@ from runner.locations import (
     spell,
     stream_files,
 )
-from runner.transience import is_transient, retrying
+from runner.transience import LOOKING_SECONDS, is_transient, retrying
 from runner.types import File
 
 PARALLEL = 16
@@ -65,7 +65,7 @@ def _once(files: Iterable[File]) -> list[File]:
 
 def _listed(entry: str, options: Mapping[str, Any]) -> list[File]:
     try:
-        return retrying(lambda: list(_expand(absolute(entry), options)))
+        return retrying(lambda: list(_expand(absolute(entry), options)), within=LOOKING_SECONDS)
     except RunnerError:
         raise
     except Exception as error:

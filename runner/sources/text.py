@@ -79,6 +79,21 @@ def _told(error: Exception, rows: int = 0) -> ValueError:
     return ValueError(told)
 
 
+def _looked(opening: Opening, look: Callable[[Opening], Look], sound: Callable[[Opening, Exception], bytes]) -> Look:
+    """What a text file is like, by its first block; by the rows of it that can be parsed, where not all can.
+
+    Args:
+        opening: Opens the file.
+        look: Infers the types of what it is given to open.
+        sound: Returns the text of the rows that can be parsed, or raises where such rows are not tolerated.
+    """
+    try:
+        return look(opening)
+    except ValueError as error:
+        text = sound(opening, error)
+    return look(lambda: contextlib.nullcontext(io.BytesIO(text)))
+
+
 @dataclass(frozen=True)
 class Csv:
     """With a header. An empty cell is null and a quoted empty cell is an empty string.
@@ -98,12 +113,7 @@ class Csv:
 
     def look(self, file: File, options: Mapping[str, Any]) -> Look:
         """Infer the types from the first block, less the rows of it that cannot be parsed where that is tolerated."""
-        opening: Opening = partial(opened_text, file.path, options)
-        try:
-            return self._look(file, opening)
-        except ValueError as error:
-            sound = self._sound(opening, error)
-        return self._look(file, lambda: contextlib.nullcontext(io.BytesIO(sound)))
+        return _looked(partial(opened_text, file.path, options), partial(self._look, file), self._sound)
 
     def _look(self, file: File, opening: Opening) -> Look:
         import pyarrow as pa
@@ -391,12 +401,7 @@ class Jsonl:
 
     def look(self, file: File, options: Mapping[str, Any]) -> Look:
         """Infer the types from the first block, less the rows of it that cannot be parsed where that is tolerated."""
-        opening: Opening = partial(opened_text, file.path, options)
-        try:
-            return self._look(file, opening)
-        except ValueError as error:
-            sound = self._sound(opening, error)
-        return self._look(file, lambda: contextlib.nullcontext(io.BytesIO(sound)))
+        return _looked(partial(opened_text, file.path, options), partial(self._look, file), self._sound)
 
     def _look(self, file: File, opening: Opening) -> Look:
         import pyarrow as pa
