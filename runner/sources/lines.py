@@ -86,7 +86,7 @@ def beginning(stream: Any, row: re.Pattern[bytes], size: int) -> list[Row]:
     while len(text) < size and (data := bytes(stream.read(size - len(text)))):
         text += data
     found: list[Row] = []
-    cut = len(text) == size
+    cut = len(text) == size and text[-1:] not in (b"\r", b"\n")
     try:
         for block in blocks(io.BytesIO(text), row):
             found += block

@@ -144,15 +144,21 @@ def test_a_quoted_empty_cell_stays_a_text_beside_a_row_that_cannot_be_parsed(tmp
     assert pa.concat_tables(tables).column("id").to_pylist() == ["", "c"]
 
 
-def test_a_bad_row_before_one_that_the_first_block_cuts_within_quotes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+QUOTED = ['0,""'] * 4 + ['0,"aaa"', '0,"aaa"""', '10,""', "oops,a", '10,"aaaa"']
+EXACT = ['0,"a"', '0,""""', '10,""', '10,"a"', '10,"a"""', '10,"aaaa"', 'x,"two\nlines"']
+
+
+@pytest.mark.parametrize(
+    ("rows", "bad"), [(QUOTED, 7), (EXACT, 6)], ids=["the next is cut within quotes", "the block ends with it"]
+)
+def test_a_bad_row_at_the_end_of_the_first_block_is_found(
+    rows: list[str], bad: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row that is cut is not among those that were found: the one before it must not be left out in its place."""
-    rows = ['0,""'] * 4 + ['0,"aaa"', '0,"aaa"""', '10,""', "oops,a", '10,"aaaa"']
+    """Only a row that the block cuts may be left out of it."""
     (tmp_path / "a.csv").write_text("\n".join(["x,id", *rows, ""]))
     monkeypatch.setattr(text, "BLOCK", 64)
     source = Files(str(tmp_path / "a.csv"), "csv", column_types={"x": "int64", "id": "string"}).tolerant()
     fragments, schema = source.inspect(source.files())
     assert schema is not None
     items = list(source.reader(schema).read(fragments[0]))
-    assert [item.number for item in items if isinstance(item, Unreadable)] == [7]
+    assert [item.number for item in items if isinstance(item, Unreadable)] == [bad]
