@@ -17,6 +17,7 @@ from rich.text import Text
 
 ARGUMENTS = ["mode=actors", "num_actors=8", "sink.path=predictions"]
 COLUMNS = 124
+TAKEN_BACK = re.compile(rb"[^\n]*\n[^\n]*\x1b\[1A")  # two lines that are drawn anew
 ERASED = re.compile(rb"[^\n]*\x1b\[2K")  # what the progress bar drew and took back
 
 
@@ -34,8 +35,8 @@ def shown(arguments: list[str]) -> str:
     except OSError:  # the terminal's other end is closed
         pass
     process.wait()
-    text = ERASED.sub(b"", output.replace(b"\r", b"")).decode()
-    return re.sub(r"\x1b\[\?25[lh]|\x1b\[1A", "", text)
+    text = ERASED.sub(b"", TAKEN_BACK.sub(b"", output.replace(b"\r", b""))).decode()
+    return re.sub(r"\x1b\[\?25[lh]", "", text)
 
 
 def main() -> None:
