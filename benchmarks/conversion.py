@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from models._columns import matrix
-from runner.batches import to_input
+from runner.arrow.batches import to_input
 from runner.types import Input
 
 COLUMNS = 12

@@ -23,17 +23,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from runner.account import Account  # noqa: E402
-from runner.care import Care  # noqa: E402
-from runner.dispatch import Dispatcher  # noqa: E402
-from runner.ledger import Ledger  # noqa: E402
-from runner.planning import execution_order, make_shards  # noqa: E402
-from runner.progress import Progress  # noqa: E402
-from runner.recipe import Recorded  # noqa: E402
-from runner.record import new_report  # noqa: E402
+from runner.driver.account import Account  # noqa: E402
+from runner.driver.dispatch import Dispatcher  # noqa: E402
+from runner.driver.job import Job  # noqa: E402
+from runner.driver.planning import execution_order, make_shards  # noqa: E402
+from runner.driver.progress import Progress  # noqa: E402
+from runner.driver.record import new_report  # noqa: E402
+from runner.ledger.ledger import Ledger  # noqa: E402
+from runner.ledger.recipe import Recorded  # noqa: E402
 from runner.sinks.files import Files as Sink  # noqa: E402
 from runner.sources.files import Files as Source  # noqa: E402
-from runner.spec import Job  # noqa: E402
 from runner.types import (  # noqa: E402
     Done,
     Errors,
@@ -47,6 +46,7 @@ from runner.types import (  # noqa: E402
     Shard,
     Stages,
 )
+from runner.worker.care import Care  # noqa: E402
 
 SHARD_BYTES = 1024**2
 

@@ -19,9 +19,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import SVC
 
-from runner import weights
-from runner.report import size
-from runner.vitals import private_bytes
+from runner.predictor import weights
+from runner.predictor.vitals import private_bytes
+from runner.words.plain import size
 
 ROWS = 100  # that are predicted
 RNG = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from benchmarks.measuring import Bench, Measured
 from benchmarks.pictures import draw
 from benchmarks.tables import Results, machine
 from benchmarks.workloads import WORKLOADS, Workload
-from runner.report import counted
+from runner.words.plain import counted
 
 REMEDY = "pip install -r benchmarks/requirements.txt"
 

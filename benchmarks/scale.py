@@ -103,8 +103,8 @@ def running(case: Case) -> int:
 
 def listing(case: Case) -> int:
     """The imagined files, listed and coalesced, and their plan written."""
-    from runner.planning import LARGEST_SHARD, make_shards
-    from runner.records import plan_file
+    from runner.driver.planning import LARGEST_SHARD, make_shards
+    from runner.ledger.records import plan_file
     from runner.sources.listing import list_files
     from runner.types import Fragment
 
@@ -116,7 +116,7 @@ def listing(case: Case) -> int:
 
 def reading(case: Case) -> int:
     """Their plan read, as a resumed job would."""
-    from runner.records import plan_of
+    from runner.ledger.records import plan_of
 
     return sum(len(shard.fragments) for shard in plan_of(Path(case.folder, "plan").read_bytes()))
 

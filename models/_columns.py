@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.columns import WrongColumns, compared
+from runner.worker.columns import WrongColumns, compared
 
 if TYPE_CHECKING:
     import numpy as np

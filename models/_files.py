@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.sources.formats import first_line
 from runner.sources.signature import HEAD, TEXT, WEB, kind_of
-from runner.storage import absolute, is_local, open_input
+from runner.storage.folder import open_input
+from runner.storage.locations import absolute, is_local
+from runner.words.plain import first_line
 
 Artifact = Path | bytes
 """A model file: where it lies on the local disk, or what it holds."""

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner import allowed, targets
+from runner.config import allowed, targets
 
 
 def locate(key: str, path: str) -> Callable[..., Any]:

@@ -6,10 +6,10 @@ over the same.
 
 from __future__ import annotations
 
-from runner import allowed as allowed  # the list is read before anything else
 from runner.api import plan, run
+from runner.config import allowed as allowed  # the list is read before anything else
 from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
-from runner.report import Report
+from runner.report.report import Report
 
 __version__ = "0.1.0"
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from runner import program
+from runner.process import program
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; help and version need no config, no Hydra and nothing heavy."""
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
-        from runner.help import text
+        from runner.config.help import text
 
         print(text(argv))
         return 0
     if "--version" in argv:
-        from runner.help import version
+        from runner.config.help import version
 
         print(version())
         return 0

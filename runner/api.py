@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import texts
 from runner.errors import ConfigError, RunnerError, Told
-from runner.secrets import hide
+from runner.words import exceptions
+from runner.words.secrets import hide
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from runner.composition import Composer
-    from runner.config import Checked
-    from runner.overrides import Examined
-    from runner.report import Report
+    from runner.config.build import Checked
+    from runner.config.composition import Composer
+    from runner.config.overrides import Examined
+    from runner.report.report import Report
 
 Config = Mapping[str, Any] | str | os.PathLike[str]
 Model = Any  # a function of a batch, or an estimator, which has `predict`
@@ -98,7 +98,7 @@ def _without_credentials() -> Iterator[None]:
         behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         shown = "".join(traceback.format_exception(behind)) if behind else ""
         if behind and shown != hide(shown):
-            error.__context__, error.__cause__ = None, Told(texts.whole(behind))
+            error.__context__, error.__cause__ = None, Told(exceptions.whole(behind))
         raise
 
 
@@ -120,8 +120,8 @@ class _Given:
 
 
 def _checked(config: Config | None, model: Model | None, config_dir: str | os.PathLike[str] | None) -> Checked:
-    from runner.composition import composer, use
-    from runner.config import Known, check
+    from runner.config.build import Known, check
+    from runner.config.composition import composer, use
     from runner.frames import is_frame, stored
 
     given = _given(config)
@@ -218,8 +218,8 @@ def _examined(
     given: _Given, values: Mapping[str, Any], hydra: Composer, model: Model | None
 ) -> tuple[Examined, dict[str, Any]]:
     """Choices of options as overrides, and the other keys."""
-    from runner.composition import register_preset
-    from runner.overrides import GROUPS, examine, implied, unknown
+    from runner.config.composition import register_preset
+    from runner.config.overrides import GROUPS, examine, implied, unknown
 
     groups = {*GROUPS, *hydra.own}
     choices = {key: value for key, value in values.items() if key in groups and value != {}}

@@ -21,16 +21,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from runner import allowed
-from runner.composition import composer, explain, register, task_overrides
-from runner.config import Checked, Known, check
+from runner.config import allowed
+from runner.config.build import Checked, Known, check
+from runner.config.composition import composer, explain, register, task_overrides
+from runner.config.help import CONF
+from runner.config.prepare import prepare
 from runner.errors import ConfigError, Interrupted, RunnerError, worst
-from runner.help import CONF
-from runner.paint import painted
-from runner.prepare import prepare
-from runner.report import Report, counted, summary
-from runner.secrets import hide, redacted, shown_override
-from runner.texts import escaped
+from runner.report.report import Report
+from runner.report.summary import summary
+from runner.words.exceptions import escaped
+from runner.words.paint import painted
+from runner.words.plain import counted
+from runner.words.secrets import hide, redacted, shown_override
 
 SHOWN = 10  # numbers of jobs in a sweep's total, for each way to end
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.secrets import hide
+from runner.words.secrets import hide
 
 
 class RunnerError(Exception):

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.config.targets import a_kind
 from runner.sources.files import Files
-from runner.targets import a_kind
 
 if TYPE_CHECKING:
     import pyarrow as pa

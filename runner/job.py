@@ -8,33 +8,32 @@ from __future__ import annotations
 import contextlib
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from runner import planning, texts, worker
-from runner.account import Account
-from runner.admission import make_ready, refuse
-from runner.dispatch import Dispatcher
-from runner.errors import ConfigError, Incomplete, JobFailed, NothingToDo, RunnerError, SinkRefused
-from runner.ledger import Ledger
-from runner.locations import is_local
-from runner.model import ModelSource
-from runner.output import raise_for, settle
-from runner.overlap import background
-from runner.progress import Progress, progress
-from runner.record import Record
-from runner.report import Report
-from runner.signals import Signals
-from runner.spec import Job
-from runner.survey import Survey, look, notes_on_size
-from runner.texts import told
-from runner.transience import is_of_storage, is_transient
-from runner.types import Pool, Setup
-
-FRAMEWORKS = ("pandas", "torch", "sklearn", "transformers", "onnxruntime", "xgboost", "lightgbm", "jax", "tensorflow")
+from runner.driver.account import Account
+from runner.driver.dispatch import Dispatcher
+from runner.driver.job import Job
+from runner.driver.opening import open_ledger, setup_of, survey_of, telling
+from runner.driver.output_schema import raise_for, settle
+from runner.driver.planning import execution_order
+from runner.driver.progress import Progress, progress
+from runner.driver.record import Record
+from runner.driver.survey import Survey, notes_on_size
+from runner.errors import Incomplete, JobFailed, NothingToDo, RunnerError, SinkRefused
+from runner.ledger.admission import make_ready
+from runner.ledger.ledger import Ledger
+from runner.predictor.shipping import Shipper
+from runner.process.overlap import background
+from runner.process.signals import Signals
+from runner.report.report import Report
+from runner.types import Pool
+from runner.words import exceptions
+from runner.words.exceptions import told
+from runner.worker import worker
 
 
 def run(job: Job, show: Progress | None = None) -> Report:
@@ -65,30 +64,6 @@ def run(job: Job, show: Progress | None = None) -> Report:
     return account.report
 
 
-def open_ledger(job: Job, run_id: str) -> Ledger:
-    """Read the sink's records, and refuse a sink that this job must not touch.
-
-    Raises:
-        SinkRefused: It holds something else, or cannot be read.
-        Incomplete: It cannot be read now.
-    """
-    with telling(f"sink.path={job.sink.store.root}", SinkRefused):
-        ledger = Ledger(job.sink, run_id)
-        refuse(ledger, job.fields, job.sink.save_mode, job.accepted)
-    return ledger
-
-
-def survey_of(job: Job, ledger: Ledger) -> Survey:
-    """What there is to do.
-
-    Raises:
-        ConfigError: The input cannot be used.
-        Incomplete: It cannot be used now.
-    """
-    with telling("source", ConfigError):
-        return look(job, ledger)
-
-
 @contextlib.contextmanager
 def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
     """The sink marked as this run's: the first write, which shows whether it can be written at all."""
@@ -96,18 +71,6 @@ def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
         with telling(sink, SinkRefused):
             stack.enter_context(ledger.mark)
         yield
-
-
-@contextlib.contextmanager
-def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
-    """Errors of a storage, told with what it is used for: `Incomplete` where a later try may not meet them."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, RunnerError) or not is_of_storage(error):
-            raise
-        kind = Incomplete if is_transient(error) else refusal
-        raise kind(f"{what}: cannot be used: {told(error)}") from error
 
 
 def look_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
@@ -160,7 +123,7 @@ def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sig
     if survey.new:
         ledger.unmark()
         ledger.record_plan(survey.new)
-    pending = planning.execution_order(ledger.pending())
+    pending = execution_order(ledger.pending())
     dispatcher = Dispatcher(pool, partial(worker.Process, recipe), job.errors, stop=partial(_asked, signals, account))
     account.started(pending)
     for event in dispatcher.run(pending):
@@ -198,32 +161,18 @@ def opened_pool(job: Job, looking: Future[Survey], show: Progress, signals: Sign
     """
     _needed(looking, 0)
     on_driver = job.predict.load_on == "driver"
-    model = ModelSource(job.model.call, on_driver=on_driver, needed=partial(_needed, looking), during=show.during)
+    model = Shipper(job.model.call, on_driver=on_driver, needed=partial(_needed, looking), during=show.during)
     try:
         pool = job.mode.open(model, replace(setup_of(job, show.say, signals), during=show.during, moved=show.move))
     except Exception as error:
         _needed(looking)
         if model.is_to_blame(error) and not isinstance(error, RunnerError):
             what = f"model._target_={job.model.target}: the model cannot be loaded"
-            places = [f"  {line}" for line in texts.where(error).splitlines()]
-            raise JobFailed("\n".join([f"{what}: {told(error)}", *places]), details=texts.whole(error)) from error
+            places = [f"  {line}" for line in exceptions.where(error).splitlines()]
+            raise JobFailed("\n".join([f"{what}: {told(error)}", *places]), details=exceptions.whole(error)) from error
         raise
     try:
         _needed(looking)
         yield pool
     finally:
         pool.close()
-
-
-def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
-    """What the mode needs to know."""
-    path = job.sink.store.root
-    given = job.sink_path or ""
-    relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
-    return Setup(job.resources, job.ray, job.num_threads, relative, say, signals, _packages(job))
-
-
-def _packages(job: Job) -> tuple[str, ...]:
-    """What a worker imports before it has predicted a batch: by the config, or because the loader's module did."""
-    named = {job.predict.input, *job.model.target.split(".")}
-    return ("pyarrow.parquet", *(name for name in FRAMEWORKS if name in named or name in sys.modules))

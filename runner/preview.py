@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from runner.admission import is_replaced
-from runner.job import open_ledger, setup_of, survey_of
-from runner.planning import demands
-from runner.report import counted, size
-from runner.signals import Signals
-from runner.spec import Job
-from runner.survey import notes_on_size
+from runner.driver.job import Job
+from runner.driver.opening import open_ledger, setup_of, survey_of
+from runner.driver.survey import notes_on_size
+from runner.ledger.admission import is_replaced
+from runner.modes.fit import demands
+from runner.process.signals import Signals
 from runner.tuning import tune
 from runner.types import Fit, Plan, Shard
+from runner.words.plain import counted, size
 
 SHOWN = 20
 

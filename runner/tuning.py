@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
+from runner.driver.job import Job
+from runner.driver.survey import Survey
 from runner.errors import ConfigError
-from runner.predicting import Predicting, told
-from runner.process import limit_threads
-from runner.report import counted
-from runner.spec import Job
-from runner.survey import Survey
+from runner.process.threads import limit_threads
 from runner.types import Shard, Unreadable
+from runner.words.plain import counted
+from runner.worker.predicting import Predicting, told
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,15 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from runner.model import ModelSource
-    from runner.publishing import Written
-    from runner.signals import Signals
-    from runner.storage import Store
 
 # ---------------------------------------------------------------- values that a config spells in several ways
 
@@ -549,6 +544,39 @@ class Model(Protocol):
         """How this process bears the model now."""
 
 
+class ModelSource(Protocol):
+    """Where workers get the model: what a mode is given to hand on."""
+
+    @property
+    def on_driver(self) -> bool:
+        """Whether the loader runs on the driver, and workers share what it returns."""
+
+    def begin(self) -> None:
+        """Start to load on the driver, if it is loaded there, beside whatever the mode does next."""
+
+    def obtain(self) -> Predictor:
+        """The predictor, loaded once in this process."""
+
+    def packed(self) -> Any:
+        """A parcel for the workers (`predictor.weights.Parcel`); it unpacks to a `Shipment`."""
+
+    def portable(self) -> bytes:
+        """The pickled loader, for a process without Ray."""
+
+    def vitals(self) -> Vitals:
+        """How this process bears the model."""
+
+
+class StopRequest(Protocol):
+    """Whether somebody asked the job to stop, by a signal."""
+
+    def asked(self) -> bool:
+        """Whether it was asked to."""
+
+    def expired(self) -> bool:
+        """Whether the time that work in flight gets after that is over."""
+
+
 def unseen(_: int) -> None:
     """Nobody looks at how far calls are."""
 
@@ -574,13 +602,81 @@ class Setup:
     num_threads: int
     relative_sink: str | None
     say: Callable[[str], None]
-    signals: Signals
+    signals: StopRequest
     packages: tuple[str, ...] = ()
     during: Callable[[str], AbstractContextManager[object]] = nullcontext
     moved: Callable[[int], object] = unseen
 
 
 # ---------------------------------------------------------------- output
+
+
+class Written(NamedTuple):
+    """A published file: its size and `sha256:...`."""
+
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """A file that a store must hold, known by how it begins.
+
+    Attributes:
+        name: Path below the store's root.
+        begins: Its first bytes.
+    """
+
+    name: str
+    begins: bytes
+
+
+class Publication(Protocol):
+    """A binary file that is being written, and that appears when it is complete."""
+
+    def write(self, data: Any) -> int:
+        """Write all of a bytes-like object; returns its size in bytes."""
+
+    def written(self) -> Written:
+        """Size and checksum so far."""
+
+
+class Store(Protocol):
+    """Where records are kept: names with content, each published in one atomic step.
+
+    What goes wrong is an `OSError` that names the path.
+    """
+
+    @property
+    def root(self) -> str:
+        """Absolute path or URI, for people."""
+
+    def path(self, name: str = "") -> str:
+        """Full path of a name below the root, for people."""
+
+    def names(self, below: str = "") -> dict[str, int]:
+        """Every name, with its size in bytes, -1 where that is unknown: one fresh listing, whole or an error."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content, `None` if there is no such name."""
+
+    def opened(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """A file to read the content from, piece by piece."""
+
+    def holds(self, seal: Seal) -> bool:
+        """Whether what the seal names is there and begins as it says: one small read."""
+
+    def delete(self, name: str) -> None:
+        """Delete a name; none is fine."""
+
+    def publish(self, name: str) -> AbstractContextManager[Publication]:
+        """A file to write that appears under its name, replacing what was there, only when the block ends well."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Publish these bytes."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Publish these bytes unless the name is taken; whether they were. `False` need not mean that somebody else took it."""
 
 
 SaveMode = Literal["resume", "append", "overwrite", "error"]

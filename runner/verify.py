@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
 
-from runner import evidence, quarantine
-from runner.admission import accepting, differing
+from runner.driver.job import Job
+from runner.driver.opening import telling
+from runner.driver.survey import inputs
 from runner.errors import ConfigError, JobFailed, SinkRefused
-from runner.job import telling
-from runner.ledger import MANIFEST, REWRITE, SUCCESS, Ledger, named
-from runner.records import Entry
-from runner.report import counted
-from runner.spec import Job
-from runner.survey import inputs
+from runner.ledger import evidence, quarantine
+from runner.ledger.admission import accepting, differing
+from runner.ledger.ledger import MANIFEST, REWRITE, SUCCESS, Ledger
+from runner.ledger.records import Entry
 from runner.types import Fragment, Reader, Shard
+from runner.words.plain import counted, named
 
 REMEDY = "delete the part and run the job again to predict it anew"
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import settings
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
-from runner import Report, job, run, secrets
+from runner import Report, run
+from runner.driver import opening
+from runner.words import secrets
 
 settings.register_profile("patient", deadline=None)  # the other workers are busy too
 settings.load_profile("patient")
@@ -39,7 +41,7 @@ def _no_framework_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     That costs each new worker more than all else.
     """
     loaded = sys.modules.keys() - {"pandas"}  # which every loader of the tests imports
-    monkeypatch.setattr(job, "FRAMEWORKS", tuple(name for name in job.FRAMEWORKS if name not in loaded))
+    monkeypatch.setattr(opening, "FRAMEWORKS", tuple(name for name in opening.FRAMEWORKS if name not in loaded))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner import pulse
+from runner.process import pulse
 
 Predictor = Callable[[Any], Any]
 

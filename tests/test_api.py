@@ -203,7 +203,7 @@ def test_public_names() -> None:
 def test_a_loader_that_returns_an_estimator_is_told_to_return_its_method() -> None:
     from types import SimpleNamespace
 
-    from runner.model import loaded
+    from runner.predictor.shipping import loaded
 
     estimator: Any = SimpleNamespace(predict=double)
     with pytest.raises(TypeError, match=r"expected a function of a batch; return its method: `return m\.predict`"):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from outside import ROWS, predictions, runner, without_privileges, write_data, write_ops
 
 from runner.__main__ import main
-from runner.overrides import readable, unreadable
+from runner.config.overrides import readable, unreadable
 
 DATA = ("source.path=in", "mode=inline")
 EXPECTED = [5.0 * i for i in range(ROWS)]

@@ -205,7 +205,7 @@ def test_a_package_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from runner import crosscheck
+    from runner.config import crosscheck
 
     assert place.exists()
     monkeypatch.setattr(crosscheck, "find_spec", lambda name: None if name == absent else object())

@@ -75,7 +75,7 @@ def one_at_a_time(mode: str) -> dict[str, int]:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backoff of milliseconds, so that many schedules fit into a test."""
-    monkeypatch.setattr("runner.dispatch.backoff", lambda tries, jitter: 0.01)  # noqa: ARG005
+    monkeypatch.setattr("runner.driver.dispatch.backoff", lambda tries, jitter: 0.01)  # noqa: ARG005
 
 
 # ---------------------------------------------------------------- within the budgets

@@ -13,9 +13,9 @@ from outside import write_data
 
 from runner import plan
 from runner.__main__ import main
-from runner.composition import composer
-from runner.overrides import examine
-from runner.prepare import prepare
+from runner.config.composition import composer
+from runner.config.overrides import examine
+from runner.config.prepare import prepare
 
 JOB = ("source.path=in", "mode=inline", "model=custom", "model._target_=builtins.len", "sink.path=out/${vars.date}")
 

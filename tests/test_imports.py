@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
+import house
 import pytest
 
-import runner
-
-ROOT = Path(runner.__file__).parent
 HEAVY = {"ray", "torch", "pandas", "pyarrow", "numpy", "sklearn", "joblib"}
-CONFIG = {"composition", "overrides", "resolve", "config", "prepare", "cli", "api"}  # the rooms that know Hydra
-MODULES = sorted(str(file.relative_to(ROOT).with_suffix("")).replace("/", ".") for file in ROOT.rglob("*.py"))
-
-
-def tree(module: str) -> ast.Module:
-    file = ROOT / f"{module.replace('.', '/')}.py"
-    return ast.parse(file.read_text())
+DOORS = {"cli", "api", "config"}  # where Hydra is known
+MODULES = house.modules()
 
 
 def names(node: ast.AST) -> Iterator[str]:
@@ -26,52 +18,54 @@ def names(node: ast.AST) -> Iterator[str]:
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
         yield node.module
-        if node.module == "runner" or node.module.count(".") == 1:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module.startswith("runner"))
 
 
 def all_imports(module: str) -> set[str]:
     """Wherever they stand."""
-    return {name for node in ast.walk(tree(module)) for name in names(node)}
+    return {name for node in ast.walk(ast.parse(MODULES[module].read_text())) for name in names(node)}
 
 
 def top_imports(module: str) -> set[str]:
     """Those that importing the module does at once."""
-    return {name for node in tree(module).body for name in names(node)}
+    return {name for node in ast.parse(MODULES[module].read_text()).body for name in names(node)}
 
 
-def package(name: str) -> str:
-    return name.partition(".")[0]
+def packages(imports: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in imports}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_modes_import_ray(module: str) -> None:
-    if not module.startswith("modes.") and module != "weights":
-        assert "ray" not in map(package, all_imports(module))
+    assert house.wing(module) == "modes" or "ray" not in packages(all_imports(module))
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_the_config_imports_hydra(module: str) -> None:
-    if module not in {*CONFIG, "targets"}:
-        assert not {"hydra", "omegaconf"} & set(map(package, all_imports(module)))
+def test_only_the_doors_import_hydra(module: str) -> None:
+    assert house.wing(module) in DOORS or not {"hydra", "omegaconf"} & packages(all_imports(module))
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_heavy_packages_are_imported_in_functions(module: str) -> None:
-    assert not HEAVY & set(map(package, top_imports(module)))
+    assert not HEAVY & packages(top_imports(module))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_room_imports_the_config(module: str) -> None:
-    """Jobs are built by the config, and know nothing of it."""
-    if module not in {*CONFIG, "__main__", "__init__", "crosscheck"}:
-        assert not {f"runner.{name}" for name in CONFIG} & all_imports(module)
+def test_imports_between_wings_point_one_way() -> None:
+    """No wing imports from another that imports from it, also through others, wherever in a file the import stands."""
+    wings = house.graph()
+    assert set(wings) - set(house.floors(wings)) == set()
 
 
-def test_there_is_no_circle() -> None:
+def test_imports_between_rooms_point_one_way() -> None:
     known = {f"runner.{module}" for module in MODULES}
-    graph = {f"runner.{module}": top_imports(module) & known for module in MODULES if module != "__init__"}
-    done: set[str] = set()
-    while ready := {module for module, needs in graph.items() if module not in done and needs <= done}:
-        done |= ready
-    assert set(graph) - done == set()
+    rooms = {f"runner.{each}": frozenset(top_imports(each) & known) for each in MODULES if each != "__init__"}
+    assert set(rooms) - set(house.floors(rooms)) == set()
+
+
+def test_types_import_nothing_of_the_house() -> None:
+    assert house.graph()["types"] == frozenset()
+
+
+def test_the_house_is_drawn_as_it_is() -> None:
+    page = house.PAGE.read_text()
+    assert house.redrawn(page) == page, "run `python docs/house.py`"

@@ -19,12 +19,12 @@ import pytest
 from conftest import Runs
 
 from runner import ConfigError, Interrupted, JobFailed, SinkRefused, run
-from runner import job as job_module
-from runner.model import MOMENT, ModelSource
+from runner.driver.opening import survey_of
 from runner.modes.actors import Actors
 from runner.modes.processes import ProcessPool
 from runner.modes.tasks import Tasks
-from runner.signals import Signals
+from runner.predictor.shipping import MOMENT, Shipper
+from runner.process.signals import Signals
 from runner.types import RayOptions, Resources, Setup
 
 
@@ -625,7 +625,8 @@ def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_short_run_is_told_that_it_needs_no_ray() -> None:
-    from runner.report import Report, summary
+    from runner.report.report import Report
+    from runner.report.summary import summary
 
     def note(**more: Any) -> bool:
         lines = summary(Report("run", "out", committed=1, **more))
@@ -641,7 +642,7 @@ def test_a_short_run_is_told_that_it_needs_no_ray() -> None:
 
 def test_workers_start_while_the_input_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    started, start, look = threading.Event(), ProcessPool.__init__, job_module.survey_of
+    started, start, look = threading.Event(), ProcessPool.__init__, survey_of
 
     def begin(*arguments: Any) -> None:
         start(*arguments)
@@ -652,7 +653,7 @@ def test_workers_start_while_the_input_is_looked_at(monkeypatch: pytest.MonkeyPa
         return look(*arguments)
 
     monkeypatch.setattr(ProcessPool, "__init__", begin)
-    monkeypatch.setattr(job_module, "survey_of", once_started)
+    monkeypatch.setattr("runner.job.survey_of", once_started)
     assert run({**job(tmp_path), "mode": "processes"}).rows_out == 100
 
 
@@ -666,7 +667,7 @@ def test_no_ray_is_started_for_an_input_that_is_known_to_be_wrong(
     monkeypatch.setattr("runner.modes.session.connect", lambda *_: pytest.fail("Ray was started"))
     setup = Setup(Resources(), RayOptions(), 1, None, print, Signals())
     with pytest.raises(ConfigError, match="no such column"):
-        mode.open(ModelSource(lambda: abs, on_driver=True, needed=wrong), setup)
+        mode.open(Shipper(lambda: abs, on_driver=True, needed=wrong), setup)
 
 
 def test_sigterm_while_ray_starts_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -693,13 +694,13 @@ def test_a_model_that_is_not_needed_is_not_loaded_while_a_listing_takes_long(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
-    look = job_module.survey_of
+    look = survey_of
 
     def slowly(*arguments: Any) -> Any:
         time.sleep(2 * MOMENT)
         return look(*arguments)
 
-    monkeypatch.setattr(job_module, "survey_of", slowly)
+    monkeypatch.setattr("runner.job.survey_of", slowly)
     nothing = {"source.allow_empty": True, "predict.load_on": "worker", "mode": "processes"}
     assert run(job(tmp_path, "raising", **nothing)).status == "complete"
 

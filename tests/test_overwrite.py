@@ -13,9 +13,10 @@ from test_cluster import environment
 from test_job import digests, job, parts, predicted, write_input
 
 from runner import Incomplete, RunnerError, run
-from runner import ledger as ledger_module
 from runner.__main__ import main
-from runner.storage import Store
+from runner.driver.opening import survey_of
+from runner.ledger import ledger as ledger_module
+from runner.storage.folder import Folder
 
 OVERWRITE = {"sink.save_mode": "overwrite"}
 
@@ -99,9 +100,9 @@ def test_an_overwrite_that_dies_while_it_deletes_is_finished_by_the_same_command
     """Also where the input has changed since, so that what is left of the old output could never be resumed."""
     write_input(done / "in", files=1, rows=40)
     again = job(done, mode="inline", **{"model.factor": factor, **OVERWRITE})
-    left, plain = [deletions], Store.delete
+    left, plain = [deletions], Folder.delete
 
-    def delete(store: Store, name: str) -> None:
+    def delete(store: Folder, name: str) -> None:
         if "mark" not in name:
             left[0] -= 1
         if left[0] < 0:
@@ -110,7 +111,7 @@ def test_an_overwrite_that_dies_while_it_deletes_is_finished_by_the_same_command
 
     with monkeypatch.context() as patched:
         patched.setattr(ledger_module, "THREADS", 1)
-        patched.setattr(Store, "delete", delete)
+        patched.setattr(Folder, "delete", delete)
         with pytest.raises(KeyboardInterrupt):
             run(again)
     (done / "out/_runner/mark.json").unlink(missing_ok=True)
@@ -133,15 +134,13 @@ def test_records_that_nothing_was_committed_under_stay_until_a_job_works(tmp_pat
 
 def test_an_output_that_grew_since_it_was_looked_at_is_not_deleted(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a run that held the sink while this one read its records."""
-    from runner import job as job_module
-
-    plain = job_module.survey_of
+    plain = survey_of
 
     def late(*given: Any) -> Any:
         parts(done)[0].unlink()
         return plain(*given)
 
-    monkeypatch.setattr(job_module, "survey_of", late)
+    monkeypatch.setattr("runner.job.survey_of", late)
     with pytest.raises(Incomplete, match="nothing was deleted"):
         run(job(done, mode="inline", **{"model.factor": 3, **OVERWRITE}))
     assert len(parts(done)) == 3

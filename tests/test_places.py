@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_job import job, predicted, write_input
 
 from runner import ConfigError, SinkRefused, run
-from runner.locations import absolute, inside, is_local, unfit_for_parts
+from runner.storage.locations import absolute, inside, is_local, unfit_for_parts
 
 
 def inline(tmp_path: Path, **more: Any) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from runner import RunnerError, run
 from runner.__main__ import main
 from runner.errors import Incomplete
 from runner.modes import session
-from runner.secrets import learn
 from runner.types import RayOptions
+from runner.words.secrets import learn
 
 SECRETS = {f"PLANTED_{name}": f"plant-{i:02}/{name}+{'x7' * 6}" for i, name in enumerate("ABCDEFGHIJKLMNOPQRST")}
 KEY = {name: f"${{oc.env:{name}}}" for name in SECRETS}
@@ -76,7 +76,7 @@ class Sink(FilesSink):
         return super().write(shard, schema, tables)
 
 def load(token=None, headers=None, more=None, storage_options=None, fail="", **_):
-    child = "runner.child" in sys.orig_argv
+    child = "runner.predictor.child" in sys.orig_argv
     if "load" in fail or "child" in fail and child:
         raise RuntimeError(f"refused: {secrets()}")
     def predict(batch):

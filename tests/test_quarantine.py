@@ -15,9 +15,9 @@ from test_job import digests, job, manifest, predicted, write_input
 
 from runner import ConfigError, JobFailed, SinkRefused, run
 from runner.__main__ import main
+from runner.arrow.isolate import Good, Guilty, bisect
 from runner.errors import TooManyBadRows
-from runner.isolate import Good, Guilty, bisect
-from runner.quarantine import Budget
+from runner.ledger.quarantine import Budget
 from runner.sources.reader import FilesReader
 
 BAD = {3, 4, 40, 77}

@@ -25,8 +25,8 @@ from servers import S3Server
 from test_job import job, parts, predicted, write_input
 
 from runner import ConfigError, Incomplete, RunnerError, SinkRefused, run
-from runner.storage import Store
-from runner.transience import backoff, is_transient, retrying
+from runner.storage.folder import Folder
+from runner.storage.transience import backoff, is_transient, retrying
 
 FILES, ROWS = 6, 25
 NO_CLIENT_RETRIES = {"retries": {"max_attempts": 0}}  # what is retried is then retried by s3fs or by us
@@ -44,7 +44,7 @@ class Place:
     """
 
     proxy: Proxy
-    store: Store
+    store: Folder
 
     def job(self, loader: str = "doubling", /, **more: Any) -> dict[str, Any]:
         """A job from `in/` to `out/`, one shard per file; `client` is botocore's config."""
@@ -79,7 +79,7 @@ class Place:
 
     def open_uploads(self) -> list[str]:
         """Keys of multipart uploads below the folder that were neither completed nor aborted."""
-        from runner.locations import locate
+        from runner.storage.locations import locate
 
         fs, path = locate(self.store.root, self.store.options)
         bucket, _, prefix = path.partition("/")
@@ -101,7 +101,7 @@ def place(front: Proxy, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("TEST_KEY", s3.key)
     monkeypatch.setenv("TEST_SECRET", s3.secret)
     front.calm()
-    made = Place(front, Store(f"s3://{s3.bucket}/{uuid4().hex}", s3.storage_options))
+    made = Place(front, Folder(f"s3://{s3.bucket}/{uuid4().hex}", s3.storage_options))
     for i in range(FILES):
         made.store.replace(f"in/{i:03}.parquet", _file({"x": list(range(i * ROWS, (i + 1) * ROWS))}))
     yield made

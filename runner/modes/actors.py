@@ -13,12 +13,11 @@ from itertools import chain, islice, takewhile
 from typing import Any, NamedTuple
 
 from runner.errors import Incomplete
-from runner.model import ModelSource
 from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, is_private, remote_options
-from runner.process import import_ahead
-from runner.types import Answer, Auto, Done, Fit, Lost, Pool, Positive, Seconds, Setup, Work
+from runner.process.threads import import_ahead
+from runner.types import Answer, Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Seconds, Setup, Work
 
 STILLBORN = 3  # actors in a row that never came up, before a job that has no other gives in
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from runner.model import ModelSource
-from runner.overlap import background
-from runner.process import limit_threads
-from runner.pulse import PULSE, Moving
-from runner.signals import Signals
-from runner.types import Done, Model, Pool, Predictor, Setup, Vitals, Work
-from runner.vitals import with_vitals
+from runner.predictor.vitals import with_vitals
+from runner.process.overlap import background
+from runner.process.pulse import PULSE, Moving
+from runner.process.threads import limit_threads
+from runner.types import Done, Model, ModelSource, Pool, Predictor, Setup, StopRequest, Vitals, Work
 
 T = TypeVar("T")
 
@@ -47,7 +45,7 @@ class _Stoppable:
     """The model, whose predictor ends the job at the next batch once the grace after a signal is over."""
 
     model: ModelSource
-    signals: Signals
+    signals: StopRequest
 
     def obtain(self) -> Predictor:
         predictor = self.model.obtain()

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from functools import partial
 
-from runner.overlap import background
-from runner.pulse import EVERY_SECONDS, Moving
+from runner.process.overlap import background
+from runner.process.pulse import EVERY_SECONDS, Moving
 from runner.types import unseen
 
 SHARE = 0.05  # of the driver's time may go into looking

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import IO, Any
 
-from runner import apart, weights
 from runner.errors import ConfigError, Incomplete
-from runner.model import ModelSource
+from runner.modes.fit import fit
 from runner.modes.serve import ROWS, UP
-from runner.planning import fit
-from runner.process import thread_environment
-from runner.pulse import Moving
-from runner.types import Auto, Done, Fit, Lost, Pool, Positive, Resources, Setup, Work
+from runner.predictor import weights
+from runner.process import apart
+from runner.process.pulse import Moving
+from runner.process.threads import thread_environment
+from runner.types import Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Resources, Setup, Work
 
 STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from runner import weights
 from runner.errors import Incomplete
-from runner.model import Delivered, ModelSource
 from runner.modes.moving import tell
-from runner.process import limit_threads
-from runner.pulse import PULSE
-from runner.signals import forks_by_default
-from runner.types import Answer, Lost, Predictor, Setup, Vitals, Work
-from runner.vitals import with_vitals
+from runner.predictor import weights
+from runner.predictor.shipping import Delivered
+from runner.predictor.vitals import with_vitals
+from runner.process.pulse import PULSE
+from runner.process.signals import forks_by_default
+from runner.process.threads import limit_threads
+from runner.types import Answer, Lost, ModelSource, Predictor, Setup, Vitals, Work
 
 _delivered: dict[str, Delivered] = {}  # the one model that this worker process holds, by the key of its box
 

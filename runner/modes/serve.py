@@ -9,11 +9,12 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from runner import apart, program, weights
-from runner.model import Delivered
-from runner.process import import_ahead, limit_threads
-from runner.pulse import PULSE
-from runner.vitals import with_vitals
+from runner.predictor import weights
+from runner.predictor.shipping import Delivered
+from runner.predictor.vitals import with_vitals
+from runner.process import apart, program
+from runner.process.pulse import PULSE
+from runner.process.threads import import_ahead, limit_threads
 
 UP = b""  # a process's first message
 ROWS = b"rows "  # begins a message that tells how far a call is, as no pickle does

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import ConfigError, Incomplete, Interrupted
-from runner.planning import demands, fit
-from runner.secrets import hide, is_secret
+from runner.modes.fit import demands, fit
 from runner.types import Fit, RayOptions, Resources, Setup
+from runner.words.credentials import is_secret
+from runner.words.secrets import hide
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
 KNOCK_SECONDS = 10.0

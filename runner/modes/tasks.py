@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.model import ModelSource
 from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, remote_options
-from runner.process import import_ahead
-from runner.types import Auto, Done, Fit, Pool, Positive, Setup, Work
+from runner.process.threads import import_ahead
+from runner.types import Auto, Done, Fit, ModelSource, Pool, Positive, Setup, Work
 
 MOST_AHEAD = 32  # workers that import ahead of their first call
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner.arrow.schemas import DoesNotFit
 from runner.errors import ConfigError
-from runner.publishing import Written
-from runner.schemas import DoesNotFit
 from runner.sinks import formats
-from runner.storage import Store, absolute
-from runner.texts import told
-from runner.transience import is_of_storage
-from runner.types import SaveMode, Shard
+from runner.storage.folder import Folder
+from runner.storage.locations import absolute
+from runner.storage.transience import is_of_storage
+from runner.types import SaveMode, Shard, Written
+from runner.words.exceptions import told
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,11 +73,11 @@ class Files:
     compression: formats.Compression = "zstd"
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Folder:
         """The folder that everything lies below."""
         if self.path is None:
             raise ConfigError("sink.path: none was given")
-        return Store(absolute(self.path), self.storage_options)
+        return Folder(absolute(self.path), self.storage_options)
 
     def file_name(self, shard: Shard) -> str:
         """Path of the shard's part below the sink."""

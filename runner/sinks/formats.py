@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from runner.batches import decoded, from_flat, rebatch
+from runner.arrow.batches import decoded, from_flat, rebatch
 
 if TYPE_CHECKING:
     import pyarrow as pa

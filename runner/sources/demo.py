@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.sources import taxi
-from runner.sources.files import Files, FilesReader
+from runner.sources.files import Files
+from runner.sources.reader import FilesReader
 from runner.types import File, Filters, Fragment
 
 if TYPE_CHECKING:

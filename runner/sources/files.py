@@ -10,22 +10,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from runner.errors import ConfigError, Incomplete
-from runner.locations import absolute
-from runner.parallel import mapped
 from runner.sources import partitions
-from runner.sources.filters import filter_columns as filter_columns
-from runner.sources.filters import filter_expression
-from runner.sources.formats import Arrow, Format, FormatName, Look, Orc, first_line
+from runner.sources.filters import filter_columns, filter_expression
+from runner.sources.formats import Arrow, Format, FormatName, Look, Orc
 from runner.sources.listing import is_nowhere, list_entries, nearest_existing, once
 from runner.sources.opening import opened
 from runner.sources.parquet import Parquet
-from runner.sources.reader import FilesReader as FilesReader
-from runner.sources.reader import remedy
+from runner.sources.reader import FilesReader, remedy
 from runner.sources.schemas import Shared, shortened
 from runner.sources.signature import HEAD, OWN, hint
 from runner.sources.text import Csv, Jsonl
-from runner.transience import LOOKING_SECONDS, is_transient, retrying
+from runner.storage.locations import absolute
+from runner.storage.parallel import mapped
+from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
 from runner.types import File, Filters, Fragment
+from runner.words.plain import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

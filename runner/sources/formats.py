@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from runner.sources.opening import opened
 from runner.types import File, Fragment, Unreadable
+from runner.words.plain import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FormatName = Literal["parquet", "csv", "jsonl", "arrow", "orc"]
 ARROW_MAGIC = b"ARROW1"
-LONGEST = 200  # characters of what an error says
 
 
 class Look(NamedTuple):
@@ -84,13 +84,6 @@ def sound(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _with_name(told: str, batch: pa.RecordBatch) -> str:
     """Pyarrow's message about a batch, which gives a column's number."""
     return re.sub(r"In column (\d+): (Invalid: )?", lambda at: f"column {batch.schema.names[int(at[1])]!r}: ", told)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, for one line: what cannot be printed is escaped."""
-    said = " ".join(str(error).split("\n", 1)[0].split()).rstrip(". ") or type(error).__name__
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said[:LONGEST])
-    return f"{printable}..." if len(said) > LONGEST else printable
 
 
 @dataclass(frozen=True)

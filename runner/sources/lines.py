@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.isolate import Good, Guilty, bisect
+from runner.arrow.isolate import Good, Guilty, bisect
 from runner.sources.formats import Items, Numbered
 from runner.types import Unreadable
 

@@ -10,7 +10,7 @@ from sys import intern
 from typing import Any
 
 from runner.errors import ConfigError, Incomplete, RunnerError
-from runner.locations import (
+from runner.storage.locations import (
     MAGIC,
     Found,
     absolute,
@@ -23,7 +23,7 @@ from runner.locations import (
     spell,
     stream_files,
 )
-from runner.transience import LOOKING_SECONDS, is_transient, retrying
+from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
 from runner.types import File
 
 PARALLEL = 16

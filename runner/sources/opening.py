@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from runner.locations import is_local, locate
 from runner.sources.signature import HEAD, refuse_other
+from runner.storage.locations import is_local, locate
 from runner.types import File
 
 CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4", "br": "brotli"}

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import ConfigError, RunnerError
-from runner.locations import is_local
 from runner.sources import partitions
 from runner.sources.filters import filter_columns, filter_expression, skipping_filter
-from runner.sources.formats import Format, Items, first_line
-from runner.transience import is_transient
+from runner.sources.formats import Format, Items
+from runner.storage.locations import is_local
+from runner.storage.transience import is_transient
 from runner.types import RAW, File, Filters, Fragment, Unreadable
+from runner.words.plain import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

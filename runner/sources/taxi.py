@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.storage import Store
+from runner.storage.folder import Folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,7 +109,7 @@ def _write_month(folder: Path, month: int, rows: int) -> None:
 
     table = pa.table(_rides(month, rows))
     sink: Any  # pyarrow asks only for `write`, its stubs for a whole file
-    with Store(str(folder)).publish(_name(month)) as sink:
+    with Folder(str(folder)).publish(_name(month)) as sink:
         pq.write_table(table, sink, compression="snappy", row_group_size=ROW_GROUP)
 
 

@@ -13,11 +13,12 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from runner.isolate import Guilty
+from runner.arrow.isolate import Guilty
 from runner.sources import lines
-from runner.sources.formats import Items, Look, Numbered, first_line, numbered, sound
+from runner.sources.formats import Items, Look, Numbered, numbered, sound
 from runner.sources.opening import opened_text
 from runner.types import File, Fragment
+from runner.words.plain import first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,7 @@ Opening = Callable[[], AbstractContextManager[Any]]
 
 def declared_types(spelled: Mapping[str, str]) -> dict[str, Any]:
     """`source.column_types` as Arrow types."""
-    from runner.batches import parse_type
+    from runner.arrow.schemas import parse_type
 
     return {name: parse_type(name, each) for name, each in spelled.items()}
 

@@ -408,7 +408,7 @@ def test_arguments_that_cannot_be_right(arguments: dict[str, Any], message: str)
 
 
 def test_only_allowed_code_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.allowed.entries", (HERE,))
+    monkeypatch.setattr("runner.config.allowed.entries", (HERE,))
     load(module=f"{HERE}.Net", columns=["a", "b"])
     for module, message in {
         "os.system": r"model\.module=os\.system: is not allowed here; RUNNER_ALLOWED_TARGETS=",

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.predicting import NotANumber, Predicting
 from runner.sinks import formats
+from runner.worker.predicting import NotANumber, Predicting
 
 NAN = float("nan")
 PAIRS = pa.map_(pa.string(), pa.float64())

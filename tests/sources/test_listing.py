@@ -17,8 +17,8 @@ import pytest
 from servers import S3Server
 
 from runner.errors import ConfigError
-from runner.locations import absolute, children, find_files, locate, match, spell, stream_files
 from runner.sources.listing import list_files
+from runner.storage.locations import absolute, children, find_files, locate, match, spell, stream_files
 
 
 def touch(root: Path, *names: str) -> None:

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.errors import ConfigError
-from runner.sources.files import Files, FilesReader
+from runner.sources.files import Files
 from runner.sources.filters import conjunctions, filter_columns
+from runner.sources.reader import FilesReader
 
 OPERATORS = ["=", "==", "!=", "<", ">", "<=", ">=", "in", "not in"]
 

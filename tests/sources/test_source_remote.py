@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import S3Server
 
+from runner.driver.planning import make_shards
 from runner.errors import ConfigError, Incomplete
-from runner.locations import locate
-from runner.planning import make_shards
 from runner.sources.files import Files
 from runner.sources.formats import FormatName
 from runner.sources.opening import Ranges, merged
+from runner.storage.locations import locate
 
 TABLE = pa.table({"n": range(1000), "t": [f"{i:04}" for i in range(1000)], "x": [i / 2 for i in range(1000)]})
 

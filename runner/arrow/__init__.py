@@ -1,0 +1,1 @@
+"""Arrow to what a model takes, and back."""

@@ -1,0 +1,305 @@
+"""The window of calls in flight, retries with backoff, budgets and deadlines.
+
+Knows nothing of Ray: it drives a `Pool`. Every decision is a pure function that takes `now`, tested with a fake clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+from runner.storage.transience import backoff
+from runner.types import Done, Errors, Failure, FailureKind, Lost, Outcome, Pool, Probe, Receipt, Shard, Work
+from runner.worker.care import CARELESS, Care
+
+CALL_SECONDS = 0.25  # of work in one call, at least
+MOST_SECONDS = 5.0  # of work in a call of several shards
+EDGES = 0.05  # of a call may pass while nothing is predicted: before its first batch, after its last
+MOST_PER_CALL = 64
+FAIR_CALLS = 4  # calls that each worker should still get
+UNBLAMED_WAIT = (
+    0.25  # seconds before a call that its worker lost unseen: an actor that cannot be reached is not asked in a loop
+)
+LONGEST_WAIT = 0.5  # seconds between two looks at signals and deadlines
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A shard on its way: what it has used of its budgets, and when it may be tried (again).
+
+    Attributes:
+        alone: Whether it must have a call of its own, because its last call was lost.
+        care: How it is to be predicted, after what happened to it.
+    """
+
+    shard: Shard
+    retries: int = 0
+    lost: int = 0
+    not_before: float = 0.0
+    alone: bool = False
+    care: Care = CARELESS
+
+
+class Committed(NamedTuple):
+    """A shard whose part is there, and what its worker says of it."""
+
+    shard: Shard
+    receipt: Receipt
+
+
+class Retried(NamedTuple):
+    """A shard that will be tried again, and why."""
+
+    shard: Shard
+    reason: str
+    wait: float
+
+
+Event = Committed | Failure | Retried | Probe
+
+
+@dataclass
+class Call:
+    """What is in flight under one ticket."""
+
+    attempts: tuple[Attempt, ...]
+    running_since: float | None = None
+
+
+def again(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter: float) -> Attempt | None:
+    """The next try of a failed shard, `None` if it has failed for good."""
+    if failure.kind == "transient" and attempt.retries < policy.max_retries:
+        wait = backoff(attempt.retries, jitter)
+        return replace(attempt, retries=attempt.retries + 1, not_before=now + wait)
+    if failure.kind in {"lost", "memory", "timeout"} and attempt.lost < policy.max_lost_workers:
+        lost = attempt.lost + 1
+        care = attempt.care.after_loss(lost, memory=failure.kind == "memory")
+        return replace(attempt, lost=lost, not_before=now + backoff(attempt.lost, jitter), alone=True, care=care)
+    return None
+
+
+def exhausted(attempt: Attempt, failure: Failure) -> Failure:
+    """The failure with what was tried before giving up."""
+    lost = (attempt.lost, "errors.max_lost_workers")
+    tries = {"transient": (attempt.retries, "errors.max_retries"), "lost": lost, "memory": lost, "timeout": lost}
+    if failure.kind not in tries:
+        return failure
+    count, key = tries[failure.kind]
+    return replace(failure, message=f"{failure.message} (given up after {count} more tries: {key}={count})")
+
+
+class Pace(NamedTuple):
+    """What calls have taught so far, as moving averages: shards come largest first, and later ones may be quicker.
+
+    Attributes:
+        shard: Seconds of a shard.
+        edges: Seconds of a call in which its predictor waited for the first batch, or for the last part to be written. A storage
+            far away makes them long, and only within a call are they hidden behind other shards.
+    """
+
+    shard: float
+    edges: float
+
+    @classmethod
+    def of(cls, receipts: Sequence[Receipt]) -> Pace:
+        """That of one call, by the receipts that it brought."""
+        stages = [receipt.stages for receipt in receipts]
+        edges = max(each.read for each in stages) + max(each.write for each in stages)
+        return cls(sum(map(sum, stages)) / len(stages), edges)
+
+    def after(self, before: Pace | None) -> Pace:
+        """With what was known before."""
+        return self if before is None else Pace(*(0.8 * was + 0.2 * now for was, now in zip(before, self, strict=True)))
+
+    def filling(self) -> int:
+        """How many shards make a call in which the edges are small, and so is what Ray takes."""
+        seconds = min(MOST_SECONDS, max(CALL_SECONDS, self.edges / EDGES))
+        return int(seconds / max(self.shard, 1e-6))
+
+
+def call_size(due: Iterable[Attempt], pending: int, workers: int, pace: Pace | None) -> int:
+    """How many of the first pending shards go into one call: as many as fill it, but never so many that other workers starve.
+
+    Args:
+        due: Those that are tried again, which are next.
+        pending: How many shards there are, these included.
+        workers: That share them.
+        pace: `None` before the first call has taught it.
+    """
+    fair = max(1, pending // (FAIR_CALLS * max(1, workers)))
+    filling = 1 if pace is None else pace.filling()
+    wanted = max(1, min(fair, MOST_PER_CALL, filling))
+    for count, attempt in enumerate(islice(due, wanted)):
+        if attempt.alone:
+            return max(1, count)
+    return wanted
+
+
+class Dispatcher:
+    """Sends shards to a pool until each is committed or has failed.
+
+    Attributes:
+        stopped_early: Whether shards were left because of failures or a stop.
+        in_flight: Shards that are in a worker's hands.
+        retries: Tries after transient errors so far.
+        lost_workers: Workers that died so far.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        work: Callable[[tuple[Shard, ...], Care], Work],
+        policy: Errors,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the workers, what turns shards into work for them, the budgets, and who may ask to stop."""
+        self.stopped_early = False
+        self.in_flight = self.retries = self.lost_workers = self._failed = self._tickets = 0
+        self._pool, self._work, self._policy, self._stop, self._now = pool, work, policy, stop, now
+        self._untried: deque[Shard] = deque()
+        self._due: deque[Attempt] = deque()  # what is tried again, before what is untried
+        self._waiting: list[tuple[float, int, Attempt]] = []  # a heap: what is due first, first
+        self._calls: dict[int, Call] = {}
+        self._drain_until: float | None = None
+        self._next_look = 0.0
+        self._jitter = random.Random()
+        self._pace: Pace | None = None
+
+    def run(self, shards: Sequence[Shard]) -> Iterator[Event]:
+        """Yield what becomes of the shards, as it becomes known; ends when nothing more will."""
+        self._untried.extend(shards)
+        while self._unfinished():
+            self._submit_what_fits()
+            for done in self._pool.wait(self._patience()):
+                yield from self._settle(done)
+            yield from self._give_up_overdue()
+
+    # ------------------------------------------------ submitting
+
+    @property
+    def _pending(self) -> int:
+        return len(self._due) + len(self._untried)
+
+    def _unfinished(self) -> bool:
+        if self._stop() and self._drain_until is None:
+            self._drain_until = self._now() + self._policy.grace_period
+        if self._stopping():
+            self.stopped_early = self.stopped_early or bool(self._pending or self._waiting)
+            expired = self._drain_until is not None and self._now() >= self._drain_until
+            self.stopped_early = self.stopped_early or (expired and bool(self._calls))
+            return bool(self._calls) and not expired
+        return bool(self._calls or self._pending or self._waiting)
+
+    def _stopping(self) -> bool:
+        return self._drain_until is not None or self._failed >= self._policy.stop_after_failed_shards
+
+    def _submit_what_fits(self) -> None:
+        self._wake()
+        if not self._pending or self._stopping():
+            return
+        workers, room = self._pool.workers(), self._pool.room()
+        while self._pending and room > 0:
+            self._submit(call_size(self._due, self._pending, workers, self._pace))
+            room -= 1
+        if self._pending:
+            self._pool.grow()
+
+    def _submit(self, size: int) -> None:
+        attempts = tuple(self._next() for _ in range(size))
+        self._tickets += 1
+        self._calls[self._tickets] = Call(attempts)
+        self.in_flight += size
+        self._pool.submit(self._tickets, self._work(tuple(attempt.shard for attempt in attempts), attempts[0].care))
+
+    def _next(self) -> Attempt:
+        return self._due.popleft() if self._due else Attempt(self._untried.popleft())
+
+    def _postpone(self, attempt: Attempt) -> None:
+        heapq.heappush(self._waiting, (attempt.not_before, attempt.shard.sequence, attempt))
+
+    def _wake(self) -> None:
+        now = self._now()
+        while self._waiting and self._waiting[0][0] <= now:
+            self._due.appendleft(heapq.heappop(self._waiting)[-1])
+
+    def _patience(self) -> float:
+        next_retry = self._waiting[0][0] if self._waiting else float("inf")
+        return max(0.0, min(LONGEST_WAIT, next_retry - self._now()))
+
+    # ------------------------------------------------ settling
+
+    def _settle(self, done: Done) -> Iterator[Event]:
+        if done.ticket not in self._calls:  # given up before it finished
+            return
+        call = self._take(done.ticket)
+        if isinstance(done.result, Lost):
+            yield from self._lost(call, done.result)
+        elif isinstance(done.result, Probe):
+            yield done.result
+        else:
+            yield from self._outcomes(call, done.result)
+
+    def _take(self, ticket: int) -> Call:
+        call = self._calls.pop(ticket)
+        self.in_flight -= len(call.attempts)
+        return call
+
+    def _outcomes(self, call: Call, outcomes: Sequence[Outcome]) -> Iterator[Event]:
+        if receipts := [outcome for outcome in outcomes if isinstance(outcome, Receipt)]:
+            self._pace = Pace.of(receipts).after(self._pace)
+        for attempt, outcome in zip(call.attempts, outcomes, strict=True):
+            if isinstance(outcome, Receipt):
+                yield Committed(attempt.shard, outcome)
+            else:
+                yield from self._failure(attempt, outcome)
+
+    def _lost(self, call: Call, lost: Lost) -> Iterator[Event]:
+        self.lost_workers += lost.counted
+        for attempt in call.attempts:
+            if lost.counted:
+                kind: FailureKind = "memory" if lost.memory else "lost"
+                yield from self._failure(attempt, Failure(attempt.shard.id, kind, lost.reason))
+            else:
+                self._postpone(replace(attempt, not_before=self._now() + UNBLAMED_WAIT))
+
+    def _failure(self, attempt: Attempt, failure: Failure) -> Iterator[Event]:
+        now = self._now()
+        following = again(attempt, failure, self._policy, now, self._jitter.random())
+        if following is None:
+            self._failed += self._policy.stop_after_failed_shards if failure.kind == "model" else 1
+            yield exhausted(attempt, failure)
+        else:
+            self.retries += failure.kind == "transient"
+            self._postpone(following)
+            yield Retried(attempt.shard, failure.message, following.not_before - now)
+
+    # ------------------------------------------------ deadlines
+
+    def _give_up_overdue(self) -> Iterator[Event]:
+        limit, now = self._policy.shard_timeout, self._now()
+        if limit is None or now < self._next_look:
+            return
+        self._next_look = now + LONGEST_WAIT
+        for ticket in self._pool.running():
+            call = self._calls.get(ticket)
+            if call is None:
+                continue
+            if call.running_since is None:
+                call.running_since = now
+            elif now - call.running_since > limit * len(call.attempts):
+                yield from self._give_up(ticket, limit)
+
+    def _give_up(self, ticket: int, limit: float) -> Iterator[Event]:
+        call = self._take(ticket)
+        self._pool.abandon(ticket)
+        for attempt in call.attempts:
+            message = f"{attempt.shard.name}: no answer within errors.shard_timeout={limit:g} s"
+            yield from self._failure(attempt, Failure(attempt.shard.id, "timeout", message))

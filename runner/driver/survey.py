@@ -1,0 +1,290 @@
+"""What there is to do: the input held against the recorded plans, found out without loading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.driver import planning
+from runner.driver.job import Job
+from runner.errors import ConfigError, SinkRefused
+from runner.fingerprint import compare
+from runner.ledger.ledger import Ledger
+from runner.ledger.recipe import Recorded
+from runner.sources.files import Files
+from runner.sources.filters import filter_columns
+from runner.sources.schemas import refuse_missing
+from runner.storage.locations import inside, is_skipped
+from runner.types import File, Fragment, Predict, Shard
+from runner.words.plain import counted, named, size
+from runner.words.secrets import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FEW = 3  # notes of one kind
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to do, found out without loading a model.
+
+    Attributes:
+        schema: Of the source's columns that are read; `None` where no file has any.
+        new: Shards of files that no plan covers, to be recorded as a further plan.
+        pending: All shards that are not committed, recorded ones first.
+        skipped: Input files that `errors.skip_files` leaves out, planned or not.
+        notes: For people.
+    """
+
+    schema: pa.Schema | None
+    new: list[Shard]
+    pending: list[Shard]
+    skipped: list[str]
+    notes: list[str]
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The schema, without any column where no file has one."""
+        import pyarrow as pa
+
+        return self.schema if self.schema is not None else pa.schema([])
+
+
+def look(job: Job, ledger: Ledger) -> Survey:
+    """List the input, hold it against the plans, and plan what is new.
+
+    Raises:
+        ConfigError: No input, unreadable files, missing columns, or a covered file that has changed.
+    """
+    _refuse_twins(ledger)
+    listed, ours = inputs(job)
+    covered = ledger.covered()
+    gone = _gone(listed, covered)
+    skipped = _skipped(job.errors.skip_files, [*(file.path for file in listed), *gone])
+    left_out = set(skipped)
+    files = [file for file in listed if file.path not in left_out]
+    refuse_changed(files, covered)
+    new = [file for file in files if file.path not in covered]
+    notes = [*_none_note(job, listed), *_own_note(ours), *_skip_note(skipped), *_gone_note(gone), *_empty(new)]
+    if ledger.plans and new and job.sink.save_mode != "append":
+        _refuse_other_input(ledger, files, covered)
+        notes.append(_uncovered(new, job.errors.on_new_input))
+        new = []
+    if not new:
+        _refuse_to_replace_by_nothing(ledger)
+        schema = ledger.recorded.source_schema if ledger.recorded else None
+        return Survey(schema, [], ledger.pending(), skipped, notes)
+    fragments, found = job.source.inspect(new, needed_columns(job))
+    schema = agreed_schema(ledger.recorded, found)
+    if schema is not None:
+        refuse_missing(_named_columns(job), schema.names)
+        _refuse_clash(job.predict, schema.names)
+    shards = plan_new(job, ledger, fragments)
+    return Survey(schema, shards, [*ledger.pending(), *shards], skipped, notes)
+
+
+def _refuse_twins(ledger: Ledger) -> None:
+    """Refuse plans of earlier versions whose source gave pieces that they could not tell apart: one part passed for several."""
+    if len({shard.id for shard in ledger.shards}) < ledger.next_sequence():
+        raise SinkRefused(
+            f"sink.path={ledger.store.root}: its recorded plan has several shards of one id, so rows may be missing without "
+            "a trace; predict anew into another sink.path"
+        )
+
+
+def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
+    """An input that is empty by mistake (a wrong path under `source.allow_empty`) must not cost the predictions that are there."""
+    there = ledger.replaces.committed if ledger.replaces else ()
+    if there:
+        raise ConfigError(
+            f"source.path: there is no input, and sink.save_mode=overwrite would replace the {counted(len(there), 'part')} in "
+            f"sink.path={ledger.store.root} by nothing; mend the path, or delete the output yourself if an empty one is right"
+        )
+
+
+def inputs(job: Job) -> tuple[list[File], list[str]]:
+    """The input files, and the paths that are listed too but lie in the job's own sink: a job does not predict its own parts.
+
+    Raises:
+        ConfigError: All files that were listed lie there.
+    """
+    listed = job.source.files()
+    ours = inside((file.path for file in listed), job.sink.store.root)
+    if ours and len(ours) == len(listed):
+        raise ConfigError(
+            f"source.path: all of its {counted(len(ours), 'file')} lie below sink.path={job.sink.store.root}, such as {ours[0]}; "
+            "a job cannot predict its own output: give another sink.path"
+        )
+    left_out = set(ours)
+    return [file for file in listed if file.path not in left_out] if ours else listed, ours
+
+
+def _none_note(job: Job, listed: Sequence[File]) -> list[str]:
+    """An input that may be empty is empty: the place is said, in case it is the wrong one."""
+    path = None if listed else getattr(job.source, "path", None)
+    passed = " and passes source.filters" if getattr(job.source, "filters", None) else ""
+    return [f"no file matches {shown('source.path', path)}{passed}"] if path else []
+
+
+def _own_note(ours: Sequence[str]) -> list[str]:
+    return (
+        [f"{counted(len(ours), 'file')} of source.path below sink.path left out, as output: {named(ours)}"]
+        if ours
+        else []
+    )
+
+
+def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Shard]:
+    """The shards of a further plan."""
+    wanted = _wanted_bytes(job, sum(fragment.bytes for fragment in fragments))
+    fingerprint = compare.fingerprint(job.fields)
+    return planning.make_shards(fragments, wanted, ledger.next_sequence(), fingerprint)
+
+
+def _wanted_bytes(job: Job, total: int) -> int | None:
+    return planning.target_bytes(total) if job.shard_bytes == "auto" else job.shard_bytes
+
+
+def notes_on_size(job: Job, survey: Survey, workers: int) -> list[str]:
+    """What people may do where new input that cannot be split leaves workers without work."""
+    wanted = _wanted_bytes(job, sum(shard.bytes for shard in survey.new))
+    big = [] if wanted is None else planning.keeps_workers_idle(survey.new, wanted, workers)
+    return [
+        f"{shard.fragments[0].file.path} is one shard ({size(shard.bytes)}), which one of {workers:,} workers predicts alone: "
+        f"{_remedy(job, shard.fragments[0])}"
+        for shard in big[:FEW]
+    ]
+
+
+def _remedy(job: Job, fragment: Fragment) -> str:
+    if fragment.row_groups is not None:
+        return "a row group is not split; to use more workers, write it with smaller ones"
+    if isinstance(job.source, Files):
+        return f"{job.source.format} files are not split; to use more workers, write it as Parquet or as several files"
+    return "to use more workers, let its source give it in several fragments"
+
+
+def needed_columns(job: Job) -> dict[str, str] | None:
+    """The columns that are read, each with the key that asks for it; `None` for all."""
+    every = job.predict.columns is None or job.sink.keep_columns == "all"
+    return None if every else _named_columns(job)
+
+
+def _named_columns(job: Job) -> dict[str, str]:
+    """The columns that the config names, each with the key."""
+    asked = dict.fromkeys(job.predict.columns or (), "predict.columns")
+    renamed = dict.fromkeys(job.predict.rename, "predict.rename")
+    kept = dict.fromkeys(job.sink.keep_columns if job.sink.keep_columns != "all" else (), "sink.keep_columns")
+    return {**dict.fromkeys(filter_columns(job.source.filters), "source.filters"), **kept, **renamed, **asked}
+
+
+def _refuse_clash(predict: Predict, there: Sequence[str]) -> None:
+    """Two columns that the model would get under one name."""
+    for name, new in predict.rename.items():
+        if new in (predict.columns or there) and new not in predict.rename:
+            raise ConfigError(
+                f"predict.rename: {name!r} would become {new!r}, which is another column that the model gets; "
+                "leave that out of predict.columns, or rename it as well"
+            )
+
+
+def _uncovered(new: Sequence[File], on_new_input: str) -> str:
+    """What is to be said of input that came since the plan.
+
+    Raises:
+        ConfigError: It was to be an error.
+    """
+    what = f"{counted(len(new), 'input file')} in no recorded plan, NOT predicted: {named(file.path for file in new)}"
+    if on_new_input == "fail":
+        raise ConfigError(f"errors.on_new_input=fail: {what}; predict them with sink.save_mode=append")
+    return f"{what}; sink.save_mode=append adds them"
+
+
+def _refuse_other_input(ledger: Ledger, files: Sequence[File], covered: Mapping[str, File]) -> None:
+    """A sink of other files is no sink to resume: a preset that forgot the day in its path would be green every night."""
+    if covered and not any(file.path in covered for file in files):
+        raise SinkRefused(
+            f"sink.path={ledger.store.root}: holds the predictions of other files ({named(covered)}), and of none of the "
+            f"{counted(len(files), 'file')} of this input; give another sink.path, or sink.save_mode=append to add them"
+        )
+
+
+def refuse_changed(files: Sequence[File], covered: Mapping[str, File]) -> None:
+    """Refuse input that is not what was planned.
+
+    Raises:
+        ConfigError: Naming the files.
+    """
+    changed = [
+        file.path
+        for file in files
+        if (was := covered.get(file.path)) and (was.size, was.version) != (file.size, file.version)
+    ]
+    if changed:
+        raise ConfigError(
+            f"source.path: {named(changed)} changed since it was planned; its predictions would mix two versions: "
+            "put it back, or start over with sink.save_mode=overwrite or another sink.path"
+        )
+
+
+def _skipped(skip: Sequence[str], there: Sequence[str]) -> list[str]:
+    """The paths, listed or planned, that are left out by name."""
+    if not skip:
+        return []
+    if idle := [each for each in skip if not any(is_skipped(path, [each]) for path in there)]:
+        raise ConfigError(
+            f"errors.skip_files={list(skip)}: no input file is called {named(idle)}; give a path, a name or a pattern"
+        )
+    return [path for path in there if is_skipped(path, skip)]
+
+
+def _skip_note(skipped: Sequence[str]) -> list[str]:
+    return [f"errors.skip_files: {counted(len(skipped), 'input file')} left out: {named(skipped)}"] if skipped else []
+
+
+def _empty(new: Sequence[File]) -> list[str]:
+    empty = [file.path for file in new if not file.size]
+    return [f"{counted(len(empty), 'input file')} of 0 bytes, taken as without rows: {named(empty)}"] if empty else []
+
+
+def _gone(listed: Sequence[File], covered: Mapping[str, File]) -> list[str]:
+    """The planned paths that are not listed any more."""
+    there = {file.path for file in listed}
+    return [path for path in covered if path not in there]
+
+
+def _gone_note(gone: Sequence[str]) -> list[str]:
+    return [f"{counted(len(gone), 'planned input file')} no longer listed: {named(gone)}"] if gone else []
+
+
+def agreed_schema(recorded: Recorded | None, found: pa.Schema | None) -> pa.Schema | None:
+    """The source's schema: the recorded one, which whatever new files hold must fit without loss.
+
+    Raises:
+        ConfigError: It does not: which columns.
+    """
+    was = recorded.source_schema if recorded else None
+    if was is None or found is None:
+        return found if was is None else was
+    kinds = {column.name: column.type for column in found}
+    wrong = [
+        f"{column.name!r} is {column.type} in the recorded plan, {kinds.get(column.name, 'missing')} in the new files"
+        for column in was
+        if column.name not in kinds or not _fits(kinds[column.name], column.type)
+    ]
+    if wrong:
+        raise ConfigError(f"source.path: the new files do not have the recorded schema: {'; '.join(wrong)}")
+    return was
+
+
+def _fits(kind: pa.DataType, recorded: pa.DataType) -> bool:
+    """Whether every value of a type is one of the recorded type: a day of whole numbers in a column of fractions."""
+    import pyarrow as pa
+
+    both = [pa.schema([("", recorded)]), pa.schema([("", kind)])]
+    try:
+        return bool(pa.unify_schemas(both, promote_options="permissive").field(0).type == recorded)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return False

@@ -1,0 +1,1 @@
+"""What determines a job's predictions."""

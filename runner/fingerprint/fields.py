@@ -1,0 +1,111 @@
+"""What determines a job's predictions, gathered field by field. Who executes it is not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from runner.errors import ConfigError
+from runner.fingerprint.sealed import Referring
+from runner.storage.folder import digest
+from runner.storage.locations import absolute
+from runner.types import Loader, Predict, Source
+
+PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
+FIELDS = (
+    "model", "model.arguments", "model.code", "predict.version", "predict.input", "predict.columns", "predict.rename",
+    "predict.output_schema", "batch_size", "source.filters", "source.code",
+)  # fmt: skip
+ARTIFACT = "artifact "
+
+
+def fingerprint_fields(
+    model: Loader,
+    predict: Predict,
+    source: Mapping[str, Any],
+    sink: Mapping[str, Any],
+    batch_size: int,
+    references: Mapping[str, str],
+) -> dict[str, Any]:
+    """Name to value, as the recipe records them and a refusal shows them side by side.
+
+    Args:
+        model: The loader, bound to its arguments.
+        predict: How the predictor is fed.
+        source: What `source_settings` tells.
+        sink: What the sink's `settings` tell.
+        batch_size: Rows per call of the predictor.
+        references: Texts that the environment gave, each with what refers to it.
+    """
+    code = {"predict.version": predict.version} if predict.version is not None else {"model.code": model.code}
+    return {
+        "model": model.target,
+        "model.arguments": _plain(model.arguments),
+        **code,
+        **_artifacts(model, predict, references),
+        "predict.input": predict.input,
+        "predict.columns": predict.columns,
+        **({"predict.rename": predict.rename} if predict.rename else {}),
+        "predict.output_schema": predict.output_schema,
+        "batch_size": batch_size,
+        **{f"source.{name}": _plain(value) for name, value in source.items()},
+        **{f"sink.{name}": value for name, value in sink.items()},
+    }
+
+
+def source_settings(source: Source, made: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which rows there are and what they hold, by name.
+
+    Args:
+        source: Asked for its `settings`, if it has them.
+        made: Of a source that is not built in, its code and arguments: the arguments count where it tells no settings.
+    """
+    own = getattr(source, "settings", None)
+    code = {"code": made["code"]} if "code" in made else {}
+    return {"filters": source.filters, **(made if own is None else {**code, **own()})}
+
+
+def _artifacts(model: Loader, predict: Predict, references: Mapping[str, str]) -> dict[str, Any]:
+    """Checksums of the files that the model is made of, by path."""
+    options = model.arguments.get("storage_options") or {}
+    paths = predict.artifacts
+    if paths is None:
+        own = model.arguments.get("path")
+        paths = [own] if isinstance(own, str) else []
+    return {_named(path, references): _digest(path, options) for path in paths}
+
+
+def _named(path: str, references: Mapping[str, str]) -> str:
+    """An artifact's field; a path that the environment gave is not in its name, but known to who compares."""
+    plain = f"{ARTIFACT}{path}"
+    return Referring(f"{ARTIFACT}{references[path]}", plain) if path in references else plain
+
+
+def _digest(path: str, options: Mapping[str, Any]) -> str:
+    try:
+        return digest(absolute(path), options)
+    except FileNotFoundError as missing:
+        raise ConfigError(f"model.path={path}: there is no such file") from missing
+    except PermissionError as refused:
+        raise ConfigError(f"model.path={path}: may not be read: {refused}") from refused
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back, so that what is recorded compares equal to what is given."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items() if name != "storage_options"}
+    if isinstance(value, list | tuple | set):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Of the installed packages that can change what a part holds."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

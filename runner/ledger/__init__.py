@@ -1,0 +1,1 @@
+"""What a sink records and proves."""

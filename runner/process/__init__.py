@@ -1,0 +1,1 @@
+"""One process of the operating system: its signals, its threads, its children."""

@@ -1,0 +1,36 @@
+"""Numbers, sizes, names and errors as people read them in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NAMED = 3  # names that a message gives before it counts the rest
+LONGEST = 200  # characters of what an error says
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `2 shards`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(count: float) -> str:
+    """Bytes for people: `12.3 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def named(names: Iterable[str]) -> str:
+    """The first few of many names."""
+    found = list(names)
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, for one line: what cannot be printed is escaped."""
+    said = " ".join(str(error).split("\n", 1)[0].split()).rstrip(". ") or type(error).__name__
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said[:LONGEST])
+    return f"{printable}..." if len(said) > LONGEST else printable

@@ -1,0 +1,1 @@
+"""One shard after the other: read ahead, predict, put bad rows aside, write behind."""
