@@ -44,7 +44,7 @@ class Arguments:
         return MODELS[self.name]
 
     @property
-    def files(self) -> list[str]:
+    def inputs(self) -> list[str]:
         """Of the input, as local paths or URIs."""
         from pyarrow.fs import FileSelector
 

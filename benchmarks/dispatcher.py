@@ -37,8 +37,8 @@ from runner.types import (  # noqa: E402
     Done,
     Errors,
     Failure,
-    File,
     Fragment,
+    Input,
     Loader,
     Lost,
     Outcome,
@@ -172,7 +172,7 @@ class Silent:
 def fragments(count: int) -> Iterator[Fragment]:
     """Small files."""
     for number in range(count):
-        file = File(f"s3://bucket/input/{number:012}.parquet", SHARD_BYTES, f"{number:032x}")
+        file = Input(f"s3://bucket/input/{number:012}.parquet", SHARD_BYTES, f"{number:032x}")
         yield Fragment(file, SHARD_BYTES, 10, 0, (0, 1))
 
 

@@ -72,7 +72,7 @@ def predictions(sink: Any) -> pa.Table:
     source = Files(
         sink.store.root, sink.format, partitioning=None, storage_options=sink.storage_options, allow_empty=True
     )
-    files = sorted(source.files(), key=lambda file: file.path.rpartition("/")[2])
+    files = sorted(source.inputs(), key=lambda file: file.name.rpartition("/")[2])
     fragments, schema = source.inspect(files)
     if schema is None:
         return pa.table({})

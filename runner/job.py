@@ -17,7 +17,7 @@ from functools import partial
 from runner.driver.account import Account
 from runner.driver.dispatch import Dispatcher
 from runner.driver.job import Job
-from runner.driver.opening import open_ledger, setup_of, survey_of, telling
+from runner.driver.opening import open_ledger, reading, setup_of, survey_of, telling
 from runner.driver.output_schema import raise_for, settle
 from runner.driver.planning import execution_order
 from runner.driver.progress import Progress, progress
@@ -55,12 +55,12 @@ def run(job: Job, show: Progress | None = None) -> Report:
             with telling(sink, Incomplete):
                 ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.accepted)
                 account = Account(job, record, ledger, record.report)
-            with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete):
+            with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete), reading(job):
                 account.refuse_put_aside()
                 survey = look_and_predict(job, account, signals)
                 account.hold_to_budget(final=True)
                 if not ledger.complete:
-                    ledger.finish(survey.skipped, filtered=bool(job.source.filters))
+                    ledger.finish(survey.skipped, filtered=job.source.filtered)
     return account.report
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from runner.driver.job import Job
-from runner.driver.opening import open_ledger, setup_of, survey_of
+from runner.driver.opening import open_ledger, reading, setup_of, survey_of
 from runner.driver.survey import notes_on_size
 from runner.ledger.admission import is_replaced
 from runner.modes.fit import demands
@@ -27,36 +27,33 @@ def preview(job: Job, plan: Plan) -> list[str]:
     ledger = open_ledger(job, "preview")
     replaced = is_replaced(ledger, job.fields, job.sink.save_mode, job.accepted)
     there, ledger = len(ledger.committed), ledger.as_if_empty() if replaced else ledger
-    survey = survey_of(job, ledger)
-    pending = {shard.id for shard in survey.pending}
-    shards = [*ledger.shards, *survey.new]
-    found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr), Signals()))
-    notes = [*survey.notes, *(notes_on_size(job, survey, found.count) if found else ())]
-    return [
-        *_table(shards, pending),
-        *_totals(shards, pending),
-        *(f"note: {note}" for note in notes),
-        *([f"note: replaces the output that is there: {counted(there, 'part')}"] if replaced and there else ()),
-        f"each call asks for {_asked(job)}",
-        _fitting(found),
-        *(tune(job, survey, survey.pending or shards) if plan.tune_batch else ()),
-        f"output: {ledger.store.root}",
-    ]
+    with reading(job):
+        survey = survey_of(job, ledger)
+        pending = {shard.id for shard in survey.pending}
+        shards = [*ledger.shards, *survey.new]
+        found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr), Signals()))
+        notes = [*survey.notes, *(notes_on_size(job, survey, found.count) if found else ())]
+        return [
+            *_table(shards, pending),
+            *_totals(shards, pending),
+            *(f"note: {note}" for note in notes),
+            *([f"note: replaces the output that is there: {counted(there, 'part')}"] if replaced and there else ()),
+            f"each call asks for {_asked(job)}",
+            _fitting(found),
+            *(tune(job, survey, survey.pending or shards) if plan.tune_batch else ()),
+            f"output: {ledger.store.root}",
+        ]
 
 
 def _table(shards: Sequence[Shard], pending: set[str]) -> Iterator[str]:
     yield f"{'shard':>8}  {'rows':>12}  {'bytes':>10}  {'files':>5}  state      input"
     for shard in shards[:SHOWN]:
         rows = "?" if shard.rows is None else f"{shard.rows:,}"
-        files = list(dict.fromkeys(fragment.file.path for fragment in shard.fragments))
+        files = list(dict.fromkeys(fragment.input.name for fragment in shard.fragments))
         state = "pending" if shard.id in pending else "committed"
         first = shard.fragments[0]
-        groups = (
-            f" row groups {first.row_groups[0]}-{first.row_groups[1] - 1}"
-            if first.row_groups and first.row_groups[1]
-            else ""
-        )
-        more = f" and {len(files) - 1} more" if len(files) > 1 else groups
+        piece = f" {list(first.span)}" if first.span else ""
+        more = f" and {len(files) - 1} more" if len(files) > 1 else piece
         yield f"{shard.sequence:>8}  {rows:>12}  {size(shard.bytes):>10}  {len(files):>5}  {state:<9}  {files[0]}{more}"
     if len(shards) > SHOWN:
         yield f"{'...':>8}  and {len(shards) - SHOWN:,} more"

@@ -39,17 +39,17 @@ Filters = list[Any] | None  # pyarrow's list of (column, operator, value), or a 
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class Input:
     """One input file as it was listed.
 
     Attributes:
-        path: Absolute path, or URI for anything but the local disk.
+        name: Tells it from every other. Of a file the absolute path, or the URI for anything but the local disk.
         size: Bytes.
-        version: What changes when the content does: the store's etag, else the modification time.
+        version: What changes when the content does. Of a file the store's etag, else the modification time.
         folder: The folder below the source's root, `""` at the root; shards never mix folders.
     """
 
-    path: str
+    name: str
     size: int
     version: str
     folder: str = ""
@@ -57,21 +57,25 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """The smallest piece a source can read alone: some row groups of a file, or all of it.
+    """The smallest piece of an input that a source can read alone.
 
     Attributes:
-        file: The file it lies in.
+        input: What it is a piece of.
         bytes: Stored size of this piece; what shards are balanced by.
         rows: Rows in this piece before filters, `None` if only reading tells.
-        first_row: Number of its first row within the file, from 0.
-        row_groups: Half-open range of row groups, `None` for the whole file.
+        first_row: Number of its first row within the input, from 0.
+        span: Which piece it is: plain values of JSON that only its source understands, `None` for the whole input or where
+            `first_row` tells. Part of the shard's id and of the recorded plan.
+        joinable: Whether `span` is a half-open range `(begin, end)` of numbered pieces of the input, from 0. Neighbours in a shard,
+            where one ends where the next begins, then become one fragment, which is read at once.
     """
 
-    file: File
+    input: Input
     bytes: int
     rows: int | None = None
     first_row: int = 0
-    row_groups: tuple[int, int] | None = None
+    span: tuple[Any, ...] | None = None
+    joinable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,38 +156,60 @@ class Reader(Protocol):
 class Source(Protocol):
     """Where the observations are. Lives on the driver; workers get its `Reader`.
 
-    A source may also have a method `settings() -> Mapping[str, Any]`: whatever decides which rows there are and what they
-    hold, as plain data, each a field `source.<name>` of the fingerprint. Leave out where the input lies, credentials, and
-    what is at its default. For a source without it, all arguments it was made with count in this way. The code of a source
-    that is not built in counts as `source.code`, unless `settings` gives a `code` of its own, such as a version.
-
-    A source whose rows may be unreadable one by one can also have a method `tolerant`, which returns the same source, except
-    that `inspect` does not refuse a file for such rows and that its reader yields an `Unreadable` for each.
+    A class of your own inherits from this one, and defines `inputs`, `inspect` and `reader`. The other methods do what is right for most.
     """
 
     @property
-    def filters(self) -> Filters:
-        """Part of the fingerprint: which rows are predicted at all."""
+    def filtered(self) -> bool:
+        """Whether it leaves out rows that its fragments count in `rows`."""
+        return False
 
-    @property
-    def allow_empty(self) -> bool:
-        """Whether no input at all is a success."""
+    def settings(self) -> Mapping[str, Any] | None:
+        """Whatever decides which rows there are and what they hold, as plain data: each is a field `source.<name>` of the fingerprint.
 
-    def files(self) -> list[File]:
-        """All files, in input order."""
+        Leave out where the input lies, credentials, and what is at its default. `None` (default): all arguments count that it was made
+        with, except `path`, `storage_options`, `allow_empty` and credentials. The code of a source that is not built in counts as
+        `source.code`, unless `settings` gives a `code` of its own, such as a version.
+        """
+        return None
+
+    def inputs(self) -> list[Input]:
+        """All inputs, listed cheaply, in input order.
+
+        Raises:
+            ConfigError: There is none, unless that is allowed.
+        """
 
     def inspect(
-        self, files: Sequence[File], needed: Mapping[str, str] | None = None
+        self, inputs: Sequence[Input], needed: Mapping[str, str] | None = None
     ) -> tuple[list[Fragment], pa.Schema | None]:
-        """The files' fragments in the same order, and the schema they share (`None` if nothing tells one).
+        """The fragments of these inputs in the same order, and the schema they share (`None` if nothing tells one).
 
         Args:
-            files: Of `files()`.
+            inputs: Of `inputs()`.
             needed: Column to the config key that asks for it; `None` for all columns.
+
+        Raises:
+            ConfigError: They cannot be read, or lack a needed column.
         """
 
     def reader(self, schema: pa.Schema) -> Reader:
         """What workers read with; `schema` fixes column names, order and types."""
+
+    def reading(self) -> AbstractContextManager[object]:
+        """What the driver holds open from before it lists the inputs until workers have read them: such as a database's snapshot."""
+        return nullcontext()
+
+    def tolerant(self) -> Source:
+        """The same source, which puts up with rows that cannot be parsed.
+
+        Its `inspect` does not refuse an input for such rows, and its reader yields an `Unreadable` for each.
+        """
+        return self
+
+    def how_to_split(self, fragment: Fragment) -> str:  # noqa: ARG002
+        """What a person can do so that several workers share the work of this fragment."""
+        return "let its source give it in several fragments"
 
 
 # ---------------------------------------------------------------- models
@@ -192,7 +218,7 @@ Predictor = Callable[[Any], Any]
 """`batch -> predictions`. The batch is what `predict.input` says, the predictions one value per row in any of the forms
 that `batches.to_table` takes."""
 
-Input = Literal["pandas", "arrow", "numpy", "torch"]
+BatchKind = Literal["pandas", "arrow", "numpy", "torch"]
 
 
 @dataclass(frozen=True)
@@ -227,7 +253,7 @@ class Predict:
         num_threads: Threads per worker; `None` follows `resources.num_cpus`.
     """
 
-    input: Input = "pandas"
+    input: BatchKind = "pandas"
     columns: list[str] | None = None
     rename: dict[str, str] = field(default_factory=dict)
     load_on: Literal["driver", "worker"] = "driver"

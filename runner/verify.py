@@ -62,10 +62,10 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
                 f"sink.path={ledger.store.root}: no run of ours has written here; there is nothing to verify"
             )
         entries = _hold_against_records(job, ledger, verdict)
-    with telling("source", ConfigError):
+    with telling("source", ConfigError), job.source.reading():
         _hold_against_source(job, ledger, verdict)
         if deep and ledger.recorded.source_schema is not None:
-            reader = quarantine.tolerant(job.source).reader(ledger.recorded.source_schema)
+            reader = job.source.tolerant().reader(ledger.recorded.source_schema)
             verdict.problems += _deep_problems(reader, ledger.shards, entries, set(ledger.skipped()))
     return verdict
 
@@ -80,7 +80,7 @@ def _hold_against_records(job: Job, ledger: Ledger, verdict: Verdict) -> Mapping
     for shard in ledger.shards:
         if shard.id in ledger.committed and (entry := entries.get(shard.id)) is not None:
             verdict.problems += _part_problems(job, ledger, shard, entry, verdict)
-            if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=bool(job.source.filters)):
+            if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=job.source.filtered):
                 verdict.problems.append(f"{ledger.part(shard)}: {wrong}")
     return entries
 
@@ -152,25 +152,25 @@ def _strangers(ledger: Ledger) -> Iterator[str]:
 def _plan_problems(ledger: Ledger) -> Iterator[str]:
     fragments = sorted(
         (fragment for shard in ledger.shards for fragment in shard.fragments),
-        key=lambda each: (each.file.path, each.row_groups or (each.first_row, each.first_row)),
+        key=lambda each: (each.input.name, each.span[0] if each.span and each.joinable else each.first_row),
     )
-    for path, group in groupby(fragments, key=lambda fragment: fragment.file.path):
+    for path, group in groupby(fragments, key=lambda fragment: fragment.input.name):
         if problem := _coverage_problem(list(group)):
             yield f"{path}: {problem}"
 
 
 def _coverage_problem(fragments: Sequence[Fragment]) -> str | None:
     """Why the fragments of a file do not cover it exactly once, as far as the plan itself tells."""
-    groups = [fragment.row_groups for fragment in fragments if fragment.row_groups is not None]
-    if len(groups) == len(fragments):
-        return _gap("row groups", groups)
-    if groups or len({fragment.first_row for fragment in fragments}) < len(fragments):
-        return "is planned whole, and more than once"
+    if len({(each.span, None if each.span else each.first_row) for each in fragments}) < len(fragments):
+        return "is planned more than once"
+    ranges = [each.span for each in fragments if each.joinable and each.span]
+    if ranges:
+        return _gap("pieces", ranges) if len(ranges) == len(fragments) else "is planned whole, and in pieces"
     rows = [(each.first_row, each.first_row + each.rows) for each in fragments if each.rows is not None]
     return _gap("rows", rows) if len(rows) == len(fragments) else None
 
 
-def _gap(what: str, ranges: Sequence[tuple[int, int]]) -> str | None:
+def _gap(what: str, ranges: Sequence[tuple[Any, ...]]) -> str | None:
     if ranges[0][0] != 0:
         return f"{what} 0 to {ranges[0][0] - 1} are in no plan"
     gaps = [(a, b) for a, b in pairwise(ranges) if a[1] != b[0]]
@@ -214,17 +214,17 @@ def _hold_against_source(job: Job, ledger: Ledger, verdict: Verdict) -> None:
     except ConfigError as error:
         verdict.notes += error.problems
         files = []
-    covered, there = ledger.covered(), {file.path for file in files}
+    covered, there = ledger.covered(), {file.name for file in files}
     for file in files:
-        was = covered.get(file.path)
+        was = covered.get(file.name)
         if was is not None and (was.size, was.version) != (file.size, file.version):
-            verdict.problems.append(f"{file.path}: changed since it was predicted")
+            verdict.problems.append(f"{file.name}: changed since it was predicted")
     skipped = set(ledger.skipped())
     if skipped:
         verdict.notes.append(
             f"{counted(len(skipped), 'input file')} left out by errors.skip_files: {named(sorted(skipped))}"
         )
-    if new := [file.path for file in files if file.path not in covered and file.path not in skipped]:
+    if new := [file.name for file in files if file.name not in covered and file.name not in skipped]:
         verdict.notes.append(f"{counted(len(new), 'input file')} not yet predicted: {named(new)}")
     if gone := [path for path in covered if path not in there]:
         verdict.notes.append(f"{counted(len(gone), 'input file')} no longer there: {named(gone)}")
@@ -236,7 +236,7 @@ def _deep_problems(
     for shard in shards:
         if (entry := manifest.get(shard.id)) is None:
             continue
-        read = [fragment for fragment in shard.fragments if fragment.file.path not in skipped]
+        read = [fragment for fragment in shard.fragments if fragment.input.name not in skipped]
         try:
             rows = sum(table.num_rows for fragment in read for table in reader.read(fragment))
         except Exception as error:

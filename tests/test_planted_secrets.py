@@ -48,9 +48,9 @@ def fails(where, fail):
 @dataclass(frozen=True)
 class Source(Files):
     fail: str = ""
-    def files(self):
+    def inputs(self):
         fails("list", self.fail)
-        return super().files()
+        return super().inputs()
     def inspect(self, files, needed=None):
         fails("inspect", self.fail)
         return super().inspect(files, needed)

@@ -363,7 +363,7 @@ def test_a_sink_or_source_that_cannot_be_read_now_is_a_reason_to_try_again(
     def gone(*_: Any) -> Any:
         raise ConnectionResetError("gone")
 
-    for where, name, key in ((Files, "files", "source"), (Folder, "read", "sink.path")):
+    for where, name, key in ((Files, "inputs", "source"), (Folder, "read", "sink.path")):
         for failing, expected in ((refused, 2), (gone, 75)):
             with monkeypatch.context() as patched:
                 patched.setattr(where, name, failing)

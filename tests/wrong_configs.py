@@ -229,7 +229,7 @@ WRONG: tuple[Case, ...] = (
     data(
         "sink._target_=ops.loaders.load sink.alpha=1",
         "sink._target_=ops.loaders.load: made a function, which lacks store, save_mode, keep_columns, accept, file_name, "
-        "settings, check, write, count_rows",
+        "settings, check, write, count_rows; a class that inherits from runner.types.Sink has what most need",
     ),
     data(
         "model=torch model._target_=models.ours.load model.beta=x",

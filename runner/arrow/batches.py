@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner.arrow.schemas import BadPredictions
-from runner.types import Input
+from runner.types import BatchKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ def rebatch(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 # ---------------------------------------------------------------- to the model
 
 
-def to_input(table: pa.Table, kind: Input) -> Any:
+def to_input(table: pa.Table, kind: BatchKind) -> Any:
     """One batch as the model wants it.
 
     Returns:

@@ -29,7 +29,6 @@ from runner.errors import ConfigError
 from runner.fingerprint.fields import ARTIFACT, FIELDS, source_settings
 from runner.fingerprint.ingredients import of_loader, of_predictor
 from runner.fingerprint.sealed import environment_references
-from runner.ledger.quarantine import tolerant
 from runner.storage.locations import absolute
 from runner.types import (
     Auto,
@@ -185,7 +184,7 @@ def _assemble(parts: _Parts, top: Top | None, run_dir: Path, model: Predictor | 
     loader = parts.loader() if model is None else _ready(model)
     if parts.problems or top is None or loader is None:
         return None
-    tolerates = tolerant(source) if errors.on_bad_rows == "quarantine" else source
+    tolerates = source.tolerant() if errors.on_bad_rows == "quarantine" else source
     job = Job(tolerates, loader, mode, sink, predict, resources, errors, ray, top.batch_size, top.shard_bytes)
     return replace(job, source_made=parts.source_made)
 
@@ -221,7 +220,8 @@ class _Parts:
         built = self._made(call, key, {**_arguments(node), **taken})
         if built is not None and (lacks := [name for name in _members(SEAMS[key]) if name not in dir(built)]):
             self.problems.append(
-                f"{key}._target_={node['_target_']}: made {a_kind(built)}, which lacks {', '.join(lacks)}"
+                f"{key}._target_={node['_target_']}: made {a_kind(built)}, which lacks {', '.join(lacks)}; "
+                f"a class that inherits from runner.types.{SEAMS[key].__name__} has what most need"
             )
             return None
         if key == "source":
@@ -301,7 +301,7 @@ class _Parts:
         if self._source is None or not path or holds_password(path):  # the demo's would be made up first
             return []
         try:
-            tolerant(self._source).inspect(self._source.files()[:1], crosscheck.needed(self.values))
+            self._source.tolerant().inspect(self._source.inputs()[:1], crosscheck.needed(self.values))
         except ConfigError as error:
             return [f"source.path={each}" if _begins(each, path) else each for each in error.problems]
         except Exception:  # the config's own problems are the ones to tell now
@@ -362,7 +362,7 @@ def check_data(job: Job) -> None:
     Raises:
         ConfigError: No files, or columns that are not there.
     """
-    job.source.inspect(job.source.files()[:1], needed_columns(job))
+    job.source.inspect(job.source.inputs()[:1], needed_columns(job))
 
 
 def _ready(given: Any) -> Loader:

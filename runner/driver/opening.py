@@ -56,6 +56,20 @@ def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
         raise kind(f"{what}: cannot be used: {told(error)}") from error
 
 
+@contextlib.contextmanager
+def reading(job: Job) -> Iterator[None]:
+    """The source held open, as it asks for while its inputs are listed and read.
+
+    Raises:
+        ConfigError: It cannot be used.
+        Incomplete: It cannot be used now.
+    """
+    with contextlib.ExitStack() as stack:
+        with telling("source", ConfigError):
+            stack.enter_context(job.source.reading())
+        yield
+
+
 def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
     """What the mode needs to know."""
     path = job.sink.store.root

@@ -1,10 +1,11 @@
-"""From fragments to shards, and how many workers fit. Pure functions: no storage, no clock, no Ray."""
+"""From fragments to shards, and in which order they are predicted. Pure functions: no storage, no clock, no Ray."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -46,7 +47,7 @@ def make_shards(
 
 
 def _per_file(fragments: Sequence[Fragment]) -> Iterator[list[Fragment]]:
-    for _, group in groupby(fragments, key=lambda fragment: fragment.file.path):
+    for _, group in groupby(fragments, key=lambda fragment: fragment.input.name):
         yield list(group)
 
 
@@ -54,7 +55,7 @@ def _towards(fragments: Sequence[Fragment], shard_bytes: int) -> Iterator[list[F
     shard: list[Fragment] = []
     size = 0
     for fragment in fragments:
-        if shard and (fragment.file.folder != shard[0].file.folder or size + fragment.bytes > shard_bytes):
+        if shard and (fragment.input.folder != shard[0].input.folder or size + fragment.bytes > shard_bytes):
             yield shard
             shard, size = [], 0
         shard.append(fragment)
@@ -65,11 +66,11 @@ def _towards(fragments: Sequence[Fragment], shard_bytes: int) -> Iterator[list[F
 
 def _shard(sequence: int, fragments: list[Fragment], fingerprint: str) -> Shard:
     joined = tuple(_joined(fragments))
-    return Shard(sequence, _shard_id(joined, fingerprint), joined[0].file.folder, joined)
+    return Shard(sequence, _shard_id(joined, fingerprint), joined[0].input.folder, joined)
 
 
 def _joined(fragments: list[Fragment]) -> Iterator[Fragment]:
-    """Neighbouring row groups of one file become one fragment: one open, one line in the plan."""
+    """Neighbouring pieces of one input become one fragment: one open, one line in the plan."""
     held = fragments[0]
     for fragment in fragments[1:]:
         if _goes_on(held, fragment):
@@ -81,15 +82,20 @@ def _joined(fragments: list[Fragment]) -> Iterator[Fragment]:
 
 
 def _goes_on(first: Fragment, second: Fragment) -> bool:
-    """Whether one fragment ends where the next begins: what has no row groups, or others between them, is read apart."""
-    groups, further = first.row_groups, second.row_groups
-    return first.file.path == second.file.path and None not in (groups, further) and groups[1] == further[0]  # type: ignore[index]
+    """Whether one fragment ends where the next begins: what lies apart is read apart."""
+    both = first.joinable and second.joinable and first.input.name == second.input.name
+    return both and _range(first)[1] == _range(second)[0]
+
+
+def _range(fragment: Fragment) -> tuple[Any, ...]:
+    assert fragment.span is not None
+    return fragment.span
 
 
 def _join(first: Fragment, second: Fragment) -> Fragment:
     rows = None if first.rows is None or second.rows is None else first.rows + second.rows
-    groups = (first.row_groups or (0,))[0], (second.row_groups or (0,))[-1]
-    return Fragment(first.file, first.bytes + second.bytes, rows, first.first_row, groups)
+    span = _range(first)[0], _range(second)[1]
+    return replace(first, bytes=first.bytes + second.bytes, rows=rows, span=span)
 
 
 def _shard_id(fragments: Iterable[Fragment], fingerprint: str) -> str:
@@ -100,13 +106,13 @@ def _shard_id(fragments: Iterable[Fragment], fingerprint: str) -> str:
 
 
 def _identity(fragment: Fragment) -> list[Any]:
-    """What tells a fragment from every other: its file, and where it begins there.
+    """What tells a fragment from every other: its input, and its span.
 
-    Row groups say that alone. Where there are none, the first row does; it is left out for the beginning of a file, so that
-    a whole file has the id that it always had.
+    Where there is no span, the first row tells; it is left out for the beginning of an input, so that a whole file has the id that
+    it always had.
     """
-    begins = [fragment.first_row] if fragment.row_groups is None and fragment.first_row else []
-    return [fragment.file.path, fragment.file.version, fragment.row_groups, *begins]
+    begins = [fragment.first_row] if fragment.span is None and fragment.first_row else []
+    return [fragment.input.name, fragment.input.version, fragment.span, *begins]
 
 
 def refuse_twice(fragments: Iterable[Fragment]) -> None:
@@ -115,15 +121,15 @@ def refuse_twice(fragments: Iterable[Fragment]) -> None:
     Raises:
         ConfigError: A source gave such fragments; the message says what its author can do.
     """
-    seen: set[tuple[str, str, tuple[int, int] | None, int]] = set()
+    seen: set[tuple[str, str, tuple[Any, ...] | None, int]] = set()
     for fragment in fragments:
-        begins = fragment.first_row if fragment.row_groups is None else 0
-        key = (fragment.file.path, fragment.file.version, fragment.row_groups, begins)
+        begins = fragment.first_row if fragment.span is None else 0
+        key = (fragment.input.name, fragment.input.version, fragment.span, begins)
         if key in seen:
-            place = f"row groups {fragment.row_groups}" if fragment.row_groups else f"first_row={fragment.first_row}"
+            place = f"span={fragment.span}" if fragment.span else f"first_row={fragment.first_row}"
             raise ConfigError(
-                f"source: gives two fragments of {fragment.file.path} with {place}, which nothing tells apart; "
-                "its `inspect` must give each fragment of a file other row_groups, or another first_row"
+                f"source: gives two fragments of {fragment.input.name} with {place}, which nothing tells apart; "
+                "its `inspect` must give each fragment of an input another span, or another first_row"
             )
         seen.add(key)
 
@@ -150,5 +156,5 @@ def keeps_workers_idle(shards: Sequence[Shard], shard_bytes: int, workers: int) 
 
 def _is_one(shard: Shard) -> bool:
     """Whether its fragment is a piece that its source cannot split, and not several that have been joined."""
-    groups = shard.fragments[0].row_groups
-    return groups is None or groups[1] - groups[0] <= 1
+    first = shard.fragments[0]
+    return not first.joinable or _range(first)[1] - _range(first)[0] <= 1

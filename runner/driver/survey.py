@@ -12,11 +12,9 @@ from runner.errors import ConfigError, SinkRefused
 from runner.fingerprint import compare
 from runner.ledger.ledger import Ledger
 from runner.ledger.recipe import Recorded
-from runner.sources.files import Files
-from runner.sources.filters import filter_columns
 from runner.sources.schemas import refuse_missing
 from runner.storage.locations import inside, is_skipped
-from runner.types import File, Fragment, Predict, Shard
+from runner.types import Fragment, Input, Predict, Shard
 from runner.words.plain import counted, named, size
 from runner.words.secrets import shown
 
@@ -62,11 +60,11 @@ def look(job: Job, ledger: Ledger) -> Survey:
     listed, ours = inputs(job)
     covered = ledger.covered()
     gone = _gone(listed, covered)
-    skipped = _skipped(job.errors.skip_files, [*(file.path for file in listed), *gone])
+    skipped = _skipped(job.errors.skip_files, [*(file.name for file in listed), *gone])
     left_out = set(skipped)
-    files = [file for file in listed if file.path not in left_out]
+    files = [file for file in listed if file.name not in left_out]
     refuse_changed(files, covered)
-    new = [file for file in files if file.path not in covered]
+    new = [file for file in files if file.name not in covered]
     notes = [*_none_note(job, listed), *_own_note(ours), *_skip_note(skipped), *_gone_note(gone), *_empty(new)]
     if ledger.plans and new and job.sink.save_mode != "append":
         _refuse_other_input(ledger, files, covered)
@@ -104,27 +102,27 @@ def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
         )
 
 
-def inputs(job: Job) -> tuple[list[File], list[str]]:
+def inputs(job: Job) -> tuple[list[Input], list[str]]:
     """The input files, and the paths that are listed too but lie in the job's own sink: a job does not predict its own parts.
 
     Raises:
         ConfigError: All files that were listed lie there.
     """
-    listed = job.source.files()
-    ours = inside((file.path for file in listed), job.sink.store.root)
+    listed = job.source.inputs()
+    ours = inside((file.name for file in listed), job.sink.store.root)
     if ours and len(ours) == len(listed):
         raise ConfigError(
             f"source.path: all of its {counted(len(ours), 'file')} lie below sink.path={job.sink.store.root}, such as {ours[0]}; "
             "a job cannot predict its own output: give another sink.path"
         )
     left_out = set(ours)
-    return [file for file in listed if file.path not in left_out] if ours else listed, ours
+    return [file for file in listed if file.name not in left_out] if ours else listed, ours
 
 
-def _none_note(job: Job, listed: Sequence[File]) -> list[str]:
+def _none_note(job: Job, listed: Sequence[Input]) -> list[str]:
     """An input that may be empty is empty: the place is said, in case it is the wrong one."""
     path = None if listed else getattr(job.source, "path", None)
-    passed = " and passes source.filters" if getattr(job.source, "filters", None) else ""
+    passed = " and passes source.filters" if job.source.filtered else ""
     return [f"no file matches {shown('source.path', path)}{passed}"] if path else []
 
 
@@ -152,18 +150,10 @@ def notes_on_size(job: Job, survey: Survey, workers: int) -> list[str]:
     wanted = _wanted_bytes(job, sum(shard.bytes for shard in survey.new))
     big = [] if wanted is None else planning.keeps_workers_idle(survey.new, wanted, workers)
     return [
-        f"{shard.fragments[0].file.path} is one shard ({size(shard.bytes)}), which one of {workers:,} workers predicts alone: "
-        f"{_remedy(job, shard.fragments[0])}"
+        f"{shard.fragments[0].input.name} is one shard ({size(shard.bytes)}), which one of {workers:,} workers predicts alone: "
+        f"{job.source.how_to_split(shard.fragments[0])}"
         for shard in big[:FEW]
     ]
-
-
-def _remedy(job: Job, fragment: Fragment) -> str:
-    if fragment.row_groups is not None:
-        return "a row group is not split; to use more workers, write it with smaller ones"
-    if isinstance(job.source, Files):
-        return f"{job.source.format} files are not split; to use more workers, write it as Parquet or as several files"
-    return "to use more workers, let its source give it in several fragments"
 
 
 def needed_columns(job: Job) -> dict[str, str] | None:
@@ -177,7 +167,7 @@ def _named_columns(job: Job) -> dict[str, str]:
     asked = dict.fromkeys(job.predict.columns or (), "predict.columns")
     renamed = dict.fromkeys(job.predict.rename, "predict.rename")
     kept = dict.fromkeys(job.sink.keep_columns if job.sink.keep_columns != "all" else (), "sink.keep_columns")
-    return {**dict.fromkeys(filter_columns(job.source.filters), "source.filters"), **kept, **renamed, **asked}
+    return {**kept, **renamed, **asked}
 
 
 def _refuse_clash(predict: Predict, there: Sequence[str]) -> None:
@@ -190,37 +180,37 @@ def _refuse_clash(predict: Predict, there: Sequence[str]) -> None:
             )
 
 
-def _uncovered(new: Sequence[File], on_new_input: str) -> str:
+def _uncovered(new: Sequence[Input], on_new_input: str) -> str:
     """What is to be said of input that came since the plan.
 
     Raises:
         ConfigError: It was to be an error.
     """
-    what = f"{counted(len(new), 'input file')} in no recorded plan, NOT predicted: {named(file.path for file in new)}"
+    what = f"{counted(len(new), 'input file')} in no recorded plan, NOT predicted: {named(file.name for file in new)}"
     if on_new_input == "fail":
         raise ConfigError(f"errors.on_new_input=fail: {what}; predict them with sink.save_mode=append")
     return f"{what}; sink.save_mode=append adds them"
 
 
-def _refuse_other_input(ledger: Ledger, files: Sequence[File], covered: Mapping[str, File]) -> None:
+def _refuse_other_input(ledger: Ledger, files: Sequence[Input], covered: Mapping[str, Input]) -> None:
     """A sink of other files is no sink to resume: a preset that forgot the day in its path would be green every night."""
-    if covered and not any(file.path in covered for file in files):
+    if covered and not any(file.name in covered for file in files):
         raise SinkRefused(
             f"sink.path={ledger.store.root}: holds the predictions of other files ({named(covered)}), and of none of the "
             f"{counted(len(files), 'file')} of this input; give another sink.path, or sink.save_mode=append to add them"
         )
 
 
-def refuse_changed(files: Sequence[File], covered: Mapping[str, File]) -> None:
+def refuse_changed(files: Sequence[Input], covered: Mapping[str, Input]) -> None:
     """Refuse input that is not what was planned.
 
     Raises:
         ConfigError: Naming the files.
     """
     changed = [
-        file.path
+        file.name
         for file in files
-        if (was := covered.get(file.path)) and (was.size, was.version) != (file.size, file.version)
+        if (was := covered.get(file.name)) and (was.size, was.version) != (file.size, file.version)
     ]
     if changed:
         raise ConfigError(
@@ -244,14 +234,14 @@ def _skip_note(skipped: Sequence[str]) -> list[str]:
     return [f"errors.skip_files: {counted(len(skipped), 'input file')} left out: {named(skipped)}"] if skipped else []
 
 
-def _empty(new: Sequence[File]) -> list[str]:
-    empty = [file.path for file in new if not file.size]
+def _empty(new: Sequence[Input]) -> list[str]:
+    empty = [file.name for file in new if not file.size]
     return [f"{counted(len(empty), 'input file')} of 0 bytes, taken as without rows: {named(empty)}"] if empty else []
 
 
-def _gone(listed: Sequence[File], covered: Mapping[str, File]) -> list[str]:
+def _gone(listed: Sequence[Input], covered: Mapping[str, Input]) -> list[str]:
     """The planned paths that are not listed any more."""
-    there = {file.path for file in listed}
+    there = {file.name for file in listed}
     return [path for path in covered if path not in there]
 
 

@@ -58,12 +58,12 @@ def source_settings(source: Source, made: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which rows there are and what they hold, by name.
 
     Args:
-        source: Asked for its `settings`, if it has them.
+        source: Asked for its `settings`.
         made: Of a source that is not built in, its code and arguments: the arguments count where it tells no settings.
     """
-    own = getattr(source, "settings", None)
+    own = source.settings()
     code = {"code": made["code"]} if "code" in made else {}
-    return {"filters": source.filters, **(made if own is None else {**code, **own()})}
+    return {"filters": None, **(made if own is None else {**code, **own})}
 
 
 def _artifacts(model: Loader, predict: Predict, references: Mapping[str, str]) -> dict[str, Any]:

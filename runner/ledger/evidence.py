@@ -45,7 +45,7 @@ def wrong_count(shard: Shard, rows: int, skipped: Collection[str], *, filtered: 
     """
     if shard.rows is None:
         return None
-    left_out = sum(each.rows or 0 for each in shard.fragments if each.file.path in skipped)
+    left_out = sum(each.rows or 0 for each in shard.fragments if each.input.name in skipped)
     least = 0 if filtered else shard.rows - left_out
     if least <= rows <= shard.rows:
         return None

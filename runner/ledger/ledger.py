@@ -22,7 +22,7 @@ from runner.ledger.recipe import Recorded, seal
 from runner.ledger.records import Entry
 from runner.storage.parallel import THREADS, mapped
 from runner.storage.transience import retrying
-from runner.types import File, Receipt, Seal, Shard, Sink, Store
+from runner.types import Input, Receipt, Seal, Shard, Sink, Store
 from runner.words.plain import named
 
 RECIPE = "_runner/recipe.json"
@@ -154,9 +154,9 @@ class Ledger:
         different = {} if self.recorded is None else compare.differences(self.recorded.fields, fields)
         return {name: pair for name, pair in different.items() if name not in accept}
 
-    def covered(self) -> dict[str, File]:
+    def covered(self) -> dict[str, Input]:
         """The input files of all plans, by path."""
-        return {fragment.file.path: fragment.file for shard in self.shards for fragment in shard.fragments}
+        return {fragment.input.name: fragment.input for shard in self.shards for fragment in shard.fragments}
 
     # ------------------------------------------------ replacing an older output
 

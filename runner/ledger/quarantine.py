@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.arrow.schemas import plain_type
 from runner.sinks.formats import in_json
-from runner.types import RAW, Fragment, Reader, Shard, Source, Store, Unreadable, Written
+from runner.types import RAW, Fragment, Reader, Shard, Store, Unreadable, Written
 from runner.words import exceptions
 from runner.words.secrets import hide
 
@@ -47,15 +47,9 @@ class BadRow(NamedTuple):
     def told(self, *, placed: bool = False) -> str:
         """For people; with the place in the user's code that raised it, where that is asked for."""
         if self.text is not None:
-            return exceptions.fit(f"{self.fragment.file.path} {self.error}")
+            return exceptions.fit(f"{self.fragment.input.name} {self.error}")
         place = f" ({found})" if placed and (found := exceptions.place(self.error)) else ""
-        return f"{hide(self.fragment.file.path)} row {self.number}: {exceptions.told(self.error)}{place}"
-
-
-def tolerant(source: Source) -> Source:
-    """The source, which tolerates rows that cannot be parsed if it is able to."""
-    able = getattr(source, "tolerant", None)
-    return source if able is None else able()
+        return f"{hide(self.fragment.input.name)} row {self.number}: {exceptions.told(self.error)}{place}"
 
 
 def unreadable(fragment: Fragment, row: Unreadable) -> BadRow:
@@ -132,7 +126,7 @@ def _own(rows: pa.Table, fragment: Fragment, bad: Sequence[BadRow]) -> tuple[pa.
     if set(ADDED) <= set(names):
         return rows.select([name for name in names if name not in ADDED]), (rows.column("_source"), rows.column("_row"))
     return rows.select(names).rename_columns(_beside(names)), (
-        [fragment.file.path] * len(bad),
+        [fragment.input.name] * len(bad),
         [row.number for row in bad],
     )
 

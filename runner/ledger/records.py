@@ -12,11 +12,25 @@ from operator import itemgetter
 from sys import intern
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from runner.types import File, Fragment, Receipt, Shard
+from runner.types import Fragment, Input, Receipt, Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FORMER = ("first_row_group", "end_row_group")
+COLUMNS = (
+    "sequence",
+    "shard",
+    "folder",
+    "path",
+    "size",
+    "version",
+    "bytes",
+    "rows",
+    "first_row",
+    "span",
+    "joinable",
+)
 PLAN_ROWS = 8_192  # of a plan that are columns and objects at the same time
 PARTS = '"parts": ['  # begins what a manifest says of each part: the rest of it comes before
 HEAD_BYTES = 65_536  # of a manifest that are read at a time
@@ -80,41 +94,39 @@ def plan_of(content: bytes) -> list[Shard]:
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
-    for batch in batches:
+    for batch in map(_of_today, batches):
         columns = (column.to_pylist() for column in batch.select(list(COLUMNS)).columns)
         yield from zip(*columns, strict=True)
+
+
+def _of_today(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A plan of earlier versions told row groups in two columns of numbers."""
+    import pyarrow as pa
+
+    if FORMER[0] not in batch.schema.names:
+        return batch
+    pairs = list(zip(*(batch.column(name).to_pylist() for name in FORMER), strict=True))
+    spans = [None if pair[0] is None else json.dumps(pair) for pair in pairs]
+    joinable = [int(span is not None) for span in spans]
+    kept = batch.select([name for name in COLUMNS if name in batch.schema.names])
+    return pa.record_batch([*kept.columns, pa.array(spans, pa.string()), pa.array(joinable)], names=list(COLUMNS))
 
 
 def _plan_schema() -> pa.Schema:
     import pyarrow as pa
 
     text, number = pa.string(), pa.int64()
-    kinds = [number, text, text, text, number, text, number, number, number, number, number]
+    kinds = [number, text, text, text, number, text, number, number, number, text, number]
     return pa.schema(list(zip(COLUMNS, kinds, strict=True)))
-
-
-COLUMNS = (
-    "sequence",
-    "shard",
-    "folder",
-    "path",
-    "size",
-    "version",
-    "bytes",
-    "rows",
-    "first_row",
-    "first_row_group",
-    "end_row_group",
-)
 
 
 def to_rows(shards: Iterable[Shard]) -> Iterator[tuple[Any, ...]]:
     """One row per fragment, as the recorded plan has them: the values of `COLUMNS`."""
     for shard in shards:
         for fragment in shard.fragments:
-            file, groups = fragment.file, fragment.row_groups or (None, None)
-            yield (shard.sequence, shard.id, shard.folder, file.path, file.size, file.version,
-                   fragment.bytes, fragment.rows, fragment.first_row, *groups)  # fmt: skip
+            input_, span = fragment.input, None if fragment.span is None else json.dumps(fragment.span)
+            yield (shard.sequence, shard.id, shard.folder, input_.name, input_.size, input_.version,
+                   fragment.bytes, fragment.rows, fragment.first_row, span, int(fragment.joinable))  # fmt: skip
 
 
 def from_rows(rows: Iterable[tuple[Any, ...]]) -> list[Shard]:
@@ -126,15 +138,21 @@ def from_rows(rows: Iterable[tuple[Any, ...]]) -> list[Shard]:
 
 
 def _fragment(row: tuple[Any, ...]) -> Fragment:
-    _, _, folder, path, size, version, stored, rows, first_row, first, end = row
-    groups = None if first is None else _shared_range(first, end)
-    return Fragment(File(path, size, version, intern(folder)), stored, rows, first_row, groups)
+    _, _, folder, name, size, version, stored, rows, first_row, span, joinable = row
+    return Fragment(
+        Input(name, size, version, intern(folder)), stored, rows, first_row, span and _span(span), bool(joinable)
+    )
 
 
 @lru_cache(maxsize=1024)
-def _shared_range(first: int, end: int) -> tuple[int, int]:
-    """One tuple for the many files that have the same few row groups."""
-    return first, end
+def _span(text: str) -> tuple[Any, ...]:
+    """One tuple for the many inputs that have the same span."""
+    return tuple(map(_frozen, json.loads(text)))
+
+
+def _frozen(value: Any) -> Any:
+    """With tuples in place of lists, as a source gave it."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- receipts
@@ -220,10 +238,10 @@ def manifest(
 def _input(shard: Shard) -> list[dict[str, Any]]:
     return [
         {
-            "path": fragment.file.path,
-            "version": fragment.file.version,
-            "size": fragment.file.size,
-            "row_groups": fragment.row_groups,
+            "path": fragment.input.name,
+            "version": fragment.input.version,
+            "size": fragment.input.size,
+            "span": fragment.span,
         }
         for fragment in shard.fragments
     ]

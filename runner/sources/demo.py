@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from runner.sources import taxi
 from runner.sources.files import Files
 from runner.sources.reader import FilesReader
-from runner.types import File, Filters, Fragment
+from runner.types import Filters, Fragment, Input, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class Taxi:
+class Taxi(Source):
     """Twelve monthly files of 2009, with the schema and the row counts of the classic example's data.
 
     Attributes:
@@ -54,21 +54,26 @@ class Taxi:
         folder = Path(self.path).expanduser() if self.path else taxi.folder()
         return Files(str(folder), "parquet", self.columns, self.filters)
 
+    @property
+    def filtered(self) -> bool:
+        """As in every source of files."""
+        return self._files.filtered
+
     def settings(self) -> Mapping[str, Any]:
         """As in every source of files."""
         return self._files.settings()
 
-    def files(self) -> list[File]:
+    def inputs(self) -> list[Input]:
         """All twelve, generated if they are missing."""
         folder = Path(str(self._files.path))
         taxi.ensure(folder, _Line(f"in {folder}, once"))
-        return self._files.files()
+        return self._files.inputs()
 
     def inspect(
-        self, files: Sequence[File], needed: Mapping[str, str] | None = None
+        self, inputs: Sequence[Input], needed: Mapping[str, str] | None = None
     ) -> tuple[list[Fragment], pa.Schema | None]:
         """As in every source of files."""
-        return self._files.inspect(files, needed)
+        return self._files.inspect(inputs, needed)
 
     def reader(self, schema: pa.Schema) -> FilesReader:
         """As in every source of files."""

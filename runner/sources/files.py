@@ -23,7 +23,7 @@ from runner.sources.text import Csv, Jsonl
 from runner.storage.locations import absolute
 from runner.storage.parallel import mapped
 from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
-from runner.types import File, Filters, Fragment
+from runner.types import Filters, Fragment, Input, Source
 from runner.words.plain import first_line
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ALLOWED = "(source.allow_empty=true makes an empty input a success)"
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(Source):
     """Files of one format.
 
     Attributes:
@@ -70,6 +70,11 @@ class Files:
         vars(other)["_tolerant"] = True
         return other
 
+    @property
+    def filtered(self) -> bool:
+        """Whether `filters` leave out rows."""
+        return bool(self.filters)
+
     def settings(self) -> Mapping[str, Any]:
         """What decides which rows there are and what they hold, as far as it is not at its default.
 
@@ -78,7 +83,7 @@ class Files:
         """
         return {"filters": self.filters, **given(self, NOT_VALUES)}
 
-    def files(self) -> list[File]:
+    def inputs(self) -> list[Input]:
         """All files, in input order, less those whose partition no filter lets pass.
 
         Raises:
@@ -101,7 +106,7 @@ class Files:
         """Kept from `files` to `inspect`, for what is pruned and what is read to agree; the listing itself is not kept."""
         return self._types_among(once(list_entries(self._paths, self.storage_options)))
 
-    def _types_among(self, listed: Sequence[File]) -> dict[str, pa.DataType]:
+    def _types_among(self, listed: Sequence[Input]) -> dict[str, pa.DataType]:
         return partitions.column_types(file.folder for file in listed) if self.partitioning else {}
 
     @property
@@ -126,7 +131,7 @@ class Files:
         return f"source.path={path}: no files match{hint} {ALLOWED}"
 
     def inspect(
-        self, files: Sequence[File], needed: Mapping[str, str] | None = None
+        self, inputs: Sequence[Input], needed: Mapping[str, str] | None = None
     ) -> tuple[list[Fragment], pa.Schema | None]:
         """Read every file's footer (or first block) in bounded parallel.
 
@@ -135,13 +140,13 @@ class Files:
         """
         fragments: list[Fragment] = []
         shared = Shared(self._offered(needed), inferred=self.format in TEXT, keys=self.format == "jsonl")
-        for file, look in zip(files, mapped(self._look, files), strict=True):
+        for file, look in zip(inputs, mapped(self._look, inputs), strict=True):
             if isinstance(look, str):
                 shared.problems.append(look)
                 continue
             fragments += look.fragments
             if look.schema is not None:
-                shared.add(file.path, look.schema, look.unusable)
+                shared.add(file.name, look.schema, look.unusable)
         if self.format == "csv":  # a key that the first lines of JSON lack may still come
             shared.expect(dict.fromkeys(self.column_types, "source.column_types"))
         schema = shared.result()
@@ -151,47 +156,53 @@ class Files:
 
     def _offered(self, needed: Mapping[str, str] | None) -> Mapping[str, str] | None:
         """The columns that must be there, each with the key that asks for it; `None` for whatever is there."""
-        if self.columns is None:
-            return needed
-        offered = dict.fromkeys(self.columns, "source.columns")
         asked = {**dict.fromkeys(filter_columns(self.filters), "source.filters"), **(needed or {})}
+        if self.columns is None:
+            return None if needed is None else asked
+        offered = dict.fromkeys(self.columns, "source.columns")
         if hidden := [
             f"{key}: {name!r} is not among source.columns={self.columns}"
             for name, key in asked.items()
             if name not in offered
         ]:
             raise ConfigError(hidden)
-        return offered if needed is None else needed
+        return offered if needed is None else asked
 
-    def _look(self, file: File) -> Look | str:
+    def how_to_split(self, fragment: Fragment) -> str:
+        """What a person can do so that several workers share the work of this fragment."""
+        if fragment.joinable:
+            return "a row group is not split; to use more workers, write it with smaller ones"
+        return f"{self.format} files are not split; to use more workers, write it as Parquet or as several files"
+
+    def _look(self, file: Input) -> Look | str:
         if file.size == 0 and self.format in TEXT:
             return Look([Fragment(file, 0, 0)], None)
         if file.size == 0:
-            return f"source.path: {file.path} is empty, which no {self.format} file is: was its upload cut off{remedy(file.path)}"
+            return f"source.path: {file.name} is empty, which no {self.format} file is: was its upload cut off{remedy(file.name)}"
         try:
             look = retrying(lambda: self._format.look(file, self.storage_options), within=LOOKING_SECONDS)
             partitions.refuse_twice(file.folder if self.partitioning else "")
         except Exception as error:
-            told = f"source.path: {file.path} cannot be read as {self.format}: {first_line(error)}"
+            told = f"source.path: {file.name} cannot be read as {self.format}: {first_line(error)}"
             if is_transient(error):
                 raise Incomplete(told) from error
-            return f"{told}{'' if type(error) is ValueError else self._hint(file)}{remedy(file.path)}"
+            return f"{told}{'' if type(error) is ValueError else self._hint(file)}{remedy(file.name)}"
         if look.schema is None:
             return look
         return look._replace(
             schema=partitions.with_partitions(look.schema, self._partition(file), self._types_of(file))
         )
 
-    def _hint(self, file: File) -> str:
+    def _hint(self, file: Input) -> str:
         """What a file that is not of its format looks like."""
-        with contextlib.suppress(Exception), opened(file.path, self.storage_options, HEAD) as stored:
+        with contextlib.suppress(Exception), opened(file.name, self.storage_options, HEAD) as stored:
             return hint(stored, OWN[self.format]) if self.format in OWN else ""
         return ""
 
-    def _partition(self, file: File) -> dict[str, str | None]:
+    def _partition(self, file: Input) -> dict[str, str | None]:
         return partitions.parse(file.folder) if self.partitioning else {}
 
-    def _types_of(self, file: File) -> Mapping[str, pa.DataType]:
+    def _types_of(self, file: Input) -> Mapping[str, pa.DataType]:
         """Of the partition's keys; a file that was not listed speaks for itself."""
         known = self._partition_types
         return known if set(self._partition(file)) <= set(known) else partitions.column_types([file.folder])

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from runner.sources.opening import opened
-from runner.types import File, Fragment, Unreadable
+from runner.types import Fragment, Input, Unreadable
 from runner.words.plain import first_line
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ Items = Iterator[tuple[int, "pa.Table | Unreadable"]]
 class Format(Protocol):
     """How one file format is read."""
 
-    def look(self, file: File, options: Mapping[str, Any]) -> Look:
+    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
         """Read as little as tells the fragments and the schema."""
 
     def read(
@@ -90,9 +90,9 @@ def _with_name(told: str, batch: pa.RecordBatch) -> str:
 class Arrow:
     """Arrow IPC, the file and the stream format (Feather version 2 is the file format). Read whole, streaming."""
 
-    def look(self, file: File, options: Mapping[str, Any]) -> Look:
+    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
         """Read the schema."""
-        with opened(file.path, options) as handle:
+        with opened(file.name, options) as handle:
             return Look([Fragment(file, file.size)], _ipc_reader(handle).schema)
 
     def read(
@@ -103,7 +103,7 @@ class Arrow:
         keep: pa.Expression | None,  # noqa: ARG002
     ) -> Numbered:
         """Read one record batch at a time."""
-        with opened(fragment.file.path, options) as handle:
+        with opened(fragment.input.name, options) as handle:
             stored = _ipc_reader(handle).schema.names
             fields = [i for i, name in enumerate(stored) if name in schema.names] or [0][: len(stored)]
             yield from numbered(sound(_ipc_batches(_ipc_reader(handle, fields))))
@@ -130,11 +130,11 @@ def _ipc_batches(reader: Any) -> Iterator[pa.RecordBatch]:
 class Orc:
     """Read stripe by stripe; a file is one fragment, since its footer does not tell the rows of a stripe."""
 
-    def look(self, file: File, options: Mapping[str, Any]) -> Look:
+    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
         """Read the footer."""
         from pyarrow import orc
 
-        with opened(file.path, options) as handle:
+        with opened(file.name, options) as handle:
             footer = orc.ORCFile(handle)
             return Look([Fragment(file, file.size, footer.nrows)], footer.schema)
 
@@ -148,7 +148,7 @@ class Orc:
         """Read one stripe at a time."""
         from pyarrow import orc
 
-        with opened(fragment.file.path, options) as handle:
+        with opened(fragment.input.name, options) as handle:
             file = orc.ORCFile(handle)
             columns = schema.names or file.schema.names[:1]  # without a column, a stripe has no rows
             yield from numbered(sound(file.read_stripe(i, columns=columns) for i in range(file.nstripes)))

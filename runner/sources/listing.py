@@ -24,7 +24,7 @@ from runner.storage.locations import (
     stream_files,
 )
 from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
-from runner.types import File
+from runner.types import Input
 
 PARALLEL = 16
 VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
@@ -33,7 +33,7 @@ LINK = "is a link to nothing: mend or remove it"
 SIZELESS = "has a size that its server does not tell, so it may look empty: fetch it first"
 
 
-def list_files(paths: Sequence[str], options: Mapping[str, Any]) -> list[File]:
+def list_files(paths: Sequence[str], options: Mapping[str, Any]) -> list[Input]:
     """Every file that the entries name: entries in the order given, each sorted by bytes, a file named twice once.
 
     Segments below an entry's root that begin with `_` or `.` are skipped.
@@ -45,25 +45,25 @@ def list_files(paths: Sequence[str], options: Mapping[str, Any]) -> list[File]:
     return once(list_entries(paths, options))
 
 
-def list_entries(paths: Sequence[str], options: Mapping[str, Any]) -> list[list[File]]:
+def list_entries(paths: Sequence[str], options: Mapping[str, Any]) -> list[list[Input]]:
     """`list_files`, entry by entry: a file that several name is in each."""
     with ThreadPoolExecutor(PARALLEL) as pool:
         return list(pool.map(lambda entry: _listed(entry, options), paths))
 
 
-def once(entries: Sequence[list[File]]) -> list[File]:
+def once(entries: Sequence[list[Input]]) -> list[Input]:
     """The files of all entries in order, each once."""
     return entries[0] if len(entries) == 1 else _once(chain.from_iterable(entries))
 
 
-def _once(files: Iterable[File]) -> list[File]:
-    found: dict[str, File] = {}
+def _once(files: Iterable[Input]) -> list[Input]:
+    found: dict[str, Input] = {}
     for file in files:
-        found.setdefault(file.path.replace("://anonymous@", "://", 1), file)
+        found.setdefault(file.name.replace("://anonymous@", "://", 1), file)
     return list(found.values())
 
 
-def _listed(entry: str, options: Mapping[str, Any]) -> list[File]:
+def _listed(entry: str, options: Mapping[str, Any]) -> list[Input]:
     try:
         return retrying(lambda: list(_expand(absolute(entry), options)), within=LOOKING_SECONDS)
     except RunnerError:
@@ -75,7 +75,7 @@ def _listed(entry: str, options: Mapping[str, Any]) -> list[File]:
         raise ConfigError(told if is_local(entry) else f"{told} (source.storage_options hold credentials)") from error
 
 
-def _expand(entry: str, options: Mapping[str, Any]) -> Iterator[File]:
+def _expand(entry: str, options: Mapping[str, Any]) -> Iterator[Input]:
     """Of what a storage tells about each file, only name, size and version are kept: there may be millions."""
     fs, path = locate(entry, options)
     root, found = _find(fs, path.rstrip("/") or "/")
@@ -86,7 +86,7 @@ def _expand(entry: str, options: Mapping[str, Any]) -> Iterator[File]:
         if not _hidden(below):
             if size is None:
                 raise ConfigError(f"source.path={entry}: {name} {LINK if on_disk(fs) else SIZELESS}")
-            yield File(_spelled(fs, name, entry), size, version, intern(posixpath.dirname(below)))
+            yield Input(_spelled(fs, name, entry), size, version, intern(posixpath.dirname(below)))
 
 
 def _spelled(fs: Any, name: str, entry: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from runner.sources.signature import HEAD, refuse_other
 from runner.storage.locations import is_local, locate
-from runner.types import File
+from runner.types import Input
 
 CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4", "br": "brotli"}
 REMOTE_BLOCK = 8 * 1024**2
@@ -79,18 +79,18 @@ class Rejoined(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened_ranges(file: File, options: Mapping[str, Any], small: int = FOOTER) -> Iterator[tuple[Any, Ranges | None]]:
+def opened_ranges(file: Input, options: Mapping[str, Any], small: int = FOOTER) -> Iterator[tuple[Any, Ranges | None]]:
     """A file that is read here and there; elsewhere than on the local disk, with what fetches ranges ahead.
 
     Its footer is fetched at once, and all of it if it is no larger than `small` bytes.
     """
     import pyarrow as pa
 
-    if is_local(file.path):
-        with pa.OSFile(file.path) as native:
+    if is_local(file.name):
+        with pa.OSFile(file.name) as native:
             yield native, None
     else:
-        fs, inside = locate(file.path, options)
+        fs, inside = locate(file.name, options)
         ranges = Ranges(fs, inside, file.size)
         ranges.hold([(0 if file.size <= small else file.size - FOOTER, file.size)])
         yield pa.PythonFile(ranges, mode="r"), ranges

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.sources.formats import Look, Numbered
 from runner.sources.opening import NEAR, Ranges, opened_ranges
-from runner.types import File, Fragment
+from runner.types import Fragment, Input
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ MOST_PIECE = 4 * 1024**2
 class Parquet:
     """Row groups can be read alone, and skipped by their statistics."""
 
-    def look(self, file: File, options: Mapping[str, Any]) -> Look:
+    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
         """Read the footer."""
         import pyarrow.parquet as pq
 
@@ -42,7 +42,7 @@ class Parquet:
         """Read one row group at a time, in batches: nothing of another is held."""
         import pyarrow.parquet as pq
 
-        with opened_ranges(fragment.file, options, NEAR) as (handle, ranges):
+        with opened_ranges(fragment.input, options, NEAR) as (handle, ranges):
             footer = pq.read_metadata(handle)
             _refuse_encrypted(handle, footer)
             starts = list(_starts(footer, fragment))
@@ -70,20 +70,20 @@ def _refuse_encrypted(handle: Any, footer: Any) -> None:
         raise ValueError("it holds encrypted columns; decrypt it first")
 
 
-def row_groups(file: File, counts: Sequence[int]) -> Iterator[Fragment]:
+def row_groups(file: Input, counts: Sequence[int]) -> Iterator[Fragment]:
     """A fragment for each row group, given their rows."""
     if not counts:
-        yield Fragment(file, file.size, 0, row_groups=(0, 0))
+        yield Fragment(file, file.size, 0, span=(0, 0), joinable=True)
     first, total = 0, max(1, sum(counts))
     for i, rows in enumerate(counts):
-        yield Fragment(file, file.size * rows // total, rows, first, (i, i + 1))
+        yield Fragment(file, file.size * rows // total, rows, first, (i, i + 1), joinable=True)
         first += rows
 
 
 def _starts(footer: Any, fragment: Fragment) -> Iterator[tuple[int, int]]:
     """The fragment's row groups, each with the number of its first row."""
     first = fragment.first_row
-    for group in range(*(fragment.row_groups or (0, footer.num_row_groups))):
+    for group in range(*(fragment.span or (0, footer.num_row_groups))):
         yield group, first
         first += footer.row_group(group).num_rows
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from runner.sources.filters import passing
-from runner.types import File, Filters
+from runner.types import Filters, Input
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,7 @@ def with_partitions(schema: pa.Schema, partition: Partition, types: Mapping[str,
     return pa.schema([*stored, *(pa.field(key, types[key]) for key in partition)])
 
 
-def prune(files: Sequence[File], types: Mapping[str, pa.DataType], filters: Filters) -> list[File]:
+def prune(files: Sequence[Input], types: Mapping[str, pa.DataType], filters: Filters) -> list[Input]:
     """The files of which, by their partition alone, some row may pass: the exact filter itself decides."""
     folders = list(dict.fromkeys(file.folder for file in files))
     kept: set[str] = set()

@@ -15,7 +15,7 @@ from runner.sources.filters import filter_columns, filter_expression, skipping_f
 from runner.sources.formats import Format, Items
 from runner.storage.locations import is_local
 from runner.storage.transience import is_transient
-from runner.types import RAW, File, Filters, Fragment, Unreadable
+from runner.types import RAW, Filters, Fragment, Input, Unreadable
 from runner.words.plain import first_line
 
 if TYPE_CHECKING:
@@ -45,17 +45,17 @@ class FilesReader:
         try:
             yield from self._read(fragment, columns)
         except Exception as error:
-            _refuse_changed(fragment.file)
+            _refuse_changed(fragment.input)
             if isinstance(error, RunnerError | PermissionError | FileNotFoundError) or is_transient(error):
                 raise
             raise ConfigError(self._told(fragment, error)) from error
-        _refuse_changed(fragment.file)
+        _refuse_changed(fragment.input)
 
     def _told(self, fragment: Fragment, error: Exception) -> str:
         """What is wrong with a file, and what to do."""
-        groups = fragment.row_groups
+        groups = fragment.span
         place = f"row groups {groups[0]} to {groups[1] - 1}: " if groups else ""
-        return f"{place}{first_line(error)}{remedy(fragment.file.path)}"
+        return f"{place}{first_line(error)}{remedy(fragment.input.name)}"
 
     def _read(self, fragment: Fragment, columns: Sequence[str] | None) -> Iterator[pa.Table | Unreadable]:
         names = self.schema.names if columns is None else list(columns)
@@ -89,7 +89,7 @@ class FilesReader:
         """
         import pyarrow as pa
 
-        look = self.format.look(fragment.file, self.storage_options)
+        look = self.format.look(fragment.input, self.storage_options)
         stored = look.schema if look.schema is not None else pa.schema([])
         found = self._rows_of(fragment, numbers, stored) if numbers else []
         if found is not None and sum(table.num_rows for table in found) == len(numbers):
@@ -122,7 +122,7 @@ class FilesReader:
 
         found = pa.concat_tables(self._rows_of(fragment, numbers, columns) or [columns.empty_table()])
         text: Any = self.format
-        texts = text.texts(fragment.file, self.storage_options, numbers)
+        texts = text.texts(fragment.input, self.storage_options, numbers)
         return found.append_column(RAW, pa.array([texts.get(number) for number in numbers], pa.string()))
 
     def _whole(self, fragment: Fragment, columns: pa.Schema) -> pa.Schema:
@@ -133,7 +133,7 @@ class FilesReader:
         return pa.schema([*_without(columns, partition), *(self._partition_field(key) for key in partition)])
 
     def _partition(self, fragment: Fragment) -> Mapping[str, str | None]:
-        return partitions.parse(fragment.file.folder) if self.partitioning else {}
+        return partitions.parse(fragment.input.folder) if self.partitioning else {}
 
     def _partition_field(self, key: str) -> pa.Field:
         import pyarrow as pa
@@ -148,7 +148,7 @@ class FilesReader:
         """
         import pyarrow as pa
 
-        if fragment.rows == 0 or fragment.file.size == 0:
+        if fragment.rows == 0 or fragment.input.size == 0:
             return
         partition = self._partition(fragment)
         every = self.schema.names if getattr(self.format, "tolerant", False) else names
@@ -170,16 +170,16 @@ def remedy(path: str) -> str:
     return f"; mend it, or leave it out: errors.skip_files=[{posixpath.basename(path)}]"
 
 
-def _refuse_changed(file: File) -> None:
+def _refuse_changed(file: Input) -> None:
     """Refuse a local file that is not the one that was listed any more; elsewhere asking costs a request.
 
     Raises:
         ConfigError: It changed.
     """
-    if not is_local(file.path):
+    if not is_local(file.name):
         return
     with contextlib.suppress(OSError):  # gone: whoever reads it tells
-        there = os.stat(file.path)  # noqa: PTH116
+        there = os.stat(file.name)  # noqa: PTH116
         if (there.st_size, str(there.st_mtime)) != (file.size, file.version):
             raise ConfigError(
                 "it changed since it was listed; sink.save_mode=overwrite starts over with what is there now"

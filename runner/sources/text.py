@@ -17,7 +17,7 @@ from runner.arrow.isolate import Guilty
 from runner.sources import lines
 from runner.sources.formats import Items, Look, Numbered, numbered, sound
 from runner.sources.opening import opened_text
-from runner.types import File, Fragment
+from runner.types import Fragment, Input
 from runner.words.plain import first_line
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ class Csv:
     column_types: Mapping[str, str] = field(default_factory=dict)
     tolerant: bool = False
 
-    def look(self, file: File, options: Mapping[str, Any]) -> Look:
+    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
         """Infer the types from the first block, less the rows of it that cannot be parsed where that is tolerated."""
-        return _looked(partial(opened_text, file.path, options), partial(self._look, file), self._sound)
+        return _looked(partial(opened_text, file.name, options), partial(self._look, file), self._sound)
 
-    def _look(self, file: File, opening: Opening) -> Look:
+    def _look(self, file: Input, opening: Opening) -> Look:
         import pyarrow as pa
 
         schema = self._inferred(opening, quoted_null=True)
@@ -172,9 +172,9 @@ class Csv:
         keep: pa.Expression | None,  # noqa: ARG002
     ) -> Items:
         """Stream the file with the types fixed."""
-        opening: Opening = partial(opened_text, fragment.file.path, options)
+        opening: Opening = partial(opened_text, fragment.input.name, options)
         quoted_null = not self._fits(opening, schema)
-        one_column = len(schema) < 2 and self._columns(fragment.file, options) == 1
+        one_column = len(schema) < 2 and self._columns(fragment.input, options) == 1
         fast = self._streamed(opening, schema, quoted_null, one_column)
         again = partial(self._salvaged, opening, schema, quoted_null, one_column)
         yield from lines.continued(fast, again, tolerant=self.tolerant)
@@ -189,10 +189,10 @@ class Csv:
         rows = lines.blocks(stream, lines.csv_row(self.delimiter))
         return rows if one_column else lines.filled(rows)
 
-    def texts(self, file: File, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
+    def texts(self, file: Input, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
         """The rows of these numbers as they stand in the file."""
         one_column = self._columns(file, options) == 1
-        with opened_text(file.path, options) as stream:
+        with opened_text(file.name, options) as stream:
             return lines.texts(lines.headed(self._rows(stream, one_column))[1], numbers)
 
     def _parsing(
@@ -244,9 +244,9 @@ class Csv:
         header, rows = lines.headed(lines.filled(iter([first])))
         return header, next(rows)
 
-    def _columns(self, file: File, options: Mapping[str, Any]) -> int:
+    def _columns(self, file: Input, options: Mapping[str, Any]) -> int:
         """How many columns the header has."""
-        with opened_text(file.path, options, HEAD) as stream:
+        with opened_text(file.name, options, HEAD) as stream:
             head = bytes(stream.read(HEAD)).decode("utf-8-sig", errors="replace")
         return len(next(csv.reader(io.StringIO(head, newline=""), delimiter=self.delimiter), []))
 
@@ -400,11 +400,11 @@ class Jsonl:
     column_types: Mapping[str, str] = field(default_factory=dict)
     tolerant: bool = False
 
-    def look(self, file: File, options: Mapping[str, Any]) -> Look:
+    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
         """Infer the types from the first block, less the rows of it that cannot be parsed where that is tolerated."""
-        return _looked(partial(opened_text, file.path, options), partial(self._look, file), self._sound)
+        return _looked(partial(opened_text, file.name, options), partial(self._look, file), self._sound)
 
-    def _look(self, file: File, opening: Opening) -> Look:
+    def _look(self, file: Input, opening: Opening) -> Look:
         import pyarrow as pa
 
         declared = pa.schema(declared_types(self.column_types)) if self.column_types else None
@@ -424,7 +424,7 @@ class Jsonl:
         keep: pa.Expression | None,  # noqa: ARG002
     ) -> Items:
         """Stream the file with the types fixed."""
-        opening: Opening = partial(opened_text, fragment.file.path, options)
+        opening: Opening = partial(opened_text, fragment.input.name, options)
         again = partial(self._salvaged, opening, schema)
         yield from lines.continued(self._streamed(opening, schema), again, tolerant=self.tolerant)
 
@@ -450,9 +450,9 @@ class Jsonl:
     def _rows(self, stream: Any) -> Iterator[list[lines.Row]]:
         return ([row for row in block if row.text.strip()] for block in lines.blocks(stream, lines.JSON_ROW))
 
-    def texts(self, file: File, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
+    def texts(self, file: Input, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
         """The rows of these numbers as they stand in the file."""
-        with opened_text(file.path, options) as stream:
+        with opened_text(file.name, options) as stream:
             return lines.texts(self._rows(stream), numbers)
 
     def _parsing(self, schema: pa.Schema, others: str = "ignore") -> lines.Parse:

@@ -20,7 +20,7 @@ from runner.predictor.child import ProcessDied, Unloadable
 from runner.process.signals import raise_as_error
 from runner.storage.locations import is_skipped
 from runner.storage.transience import is_transient
-from runner.types import FailureKind, Fragment, Input, Predictor, Reader, Unreadable
+from runner.types import BatchKind, FailureKind, Fragment, Predictor, Reader, Unreadable
 from runner.words import exceptions
 from runner.worker.columns import WrongColumns, mismatch
 
@@ -43,7 +43,7 @@ class Trouble(Exception):
 
 def without(fragments: Sequence[Fragment], skip: Sequence[str]) -> list[Fragment]:
     """The fragments of files that none of the paths or patterns names."""
-    return [fragment for fragment in fragments if not is_skipped(fragment.file.path, skip)]
+    return [fragment for fragment in fragments if not is_skipped(fragment.input.name, skip)]
 
 
 def told(error: BaseException) -> str:
@@ -142,7 +142,7 @@ class Rows:
 
         def where(row: int) -> str:
             fragment, number = self.place(start + row)
-            return f"{fragment.file.path} row {number}"
+            return f"{fragment.input.name} row {number}"
 
         return where
 
@@ -165,7 +165,7 @@ def _raise_unreadable(fragment: Fragment, error: Exception) -> NoReturn:
     refused: FailureKind = "storage" if isinstance(error, PermissionError) else "data"
     kind: FailureKind = "transient" if is_transient(error) else refused
     gone = " (gone since it was listed)" if isinstance(error, FileNotFoundError) else ""
-    raise Trouble(kind, f"{fragment.file.path} cannot be read{gone}: {told(error)}") from error
+    raise Trouble(kind, f"{fragment.input.name} cannot be read{gone}: {told(error)}") from error
 
 
 @dataclass
@@ -222,7 +222,7 @@ class Predicting:
         self,
         predictor: Predictor,
         columns: list[str],
-        kind: Input,
+        kind: BatchKind,
         schema: pa.Schema | None,
         *,
         pieces: int = 1,

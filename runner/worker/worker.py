@@ -30,10 +30,10 @@ from runner.storage.publishing import TakenOver, asking
 from runner.storage.transience import is_of_storage, is_transient
 from runner.types import (
     Answer,
+    BatchKind,
     Failure,
     FailureKind,
     Fragment,
-    Input,
     Model,
     Outcome,
     Predictor,
@@ -101,7 +101,7 @@ class Recipe:
     reader: Reader
     sink: Sink
     source: pa.Schema
-    input: Input
+    input: BatchKind
     columns: list[str]
     keep: list[str]
     batch_size: int
@@ -251,7 +251,7 @@ def held(model: Model, care: Care) -> Iterator[Predictor]:
 
 def threads_for(fragments: Sequence[Fragment]) -> int:
     """How many threads read: one keeps a local disk busy, several hide the latency of a network."""
-    return 1 if all(is_local(fragment.file.path) for fragment in fragments) else REMOTE_READERS
+    return 1 if all(is_local(fragment.input.name) for fragment in fragments) else REMOTE_READERS
 
 
 # ---------------------------------------------------------------- one shard

@@ -29,8 +29,8 @@ from runner.types import (
     Errors,
     Failure,
     FailureKind,
-    File,
     Fragment,
+    Input,
     Lost,
     Model,
     Outcome,
@@ -45,7 +45,7 @@ MIB = 1024**2
 
 
 def shard(number: int, size: int = 100 * MIB) -> Shard:
-    return Shard(number, f"{number:016x}", "", (Fragment(File(f"/in/{number}", size, "v"), size, 10),))
+    return Shard(number, f"{number:016x}", "", (Fragment(Input(f"/in/{number}", size, "v"), size, 10),))
 
 
 def receipt(of: Shard, seconds: float) -> Receipt:

@@ -18,7 +18,7 @@ from runner.fingerprint import compare
 from runner.ledger import records
 from runner.ledger.records import from_rows, to_rows
 from runner.modes.fit import demands, fit
-from runner.types import File, Fragment, Resources
+from runner.types import Fragment, Input, Resources
 
 
 @st.composite
@@ -27,14 +27,14 @@ def inputs(draw: st.DrawFn) -> list[Fragment]:
     fragments: list[Fragment] = []
     for i in range(draw(st.integers(0, 8))):
         folder = draw(st.sampled_from(["", "k=1", "k=2"]))
-        file = File(f"{folder}/{i}", draw(st.integers(0, 50)), draw(st.sampled_from(["v", "w"])), folder)
+        file = Input(f"{folder}/{i}", draw(st.integers(0, 50)), draw(st.sampled_from(["v", "w"])), folder)
         if draw(st.booleans()):
             fragments.append(Fragment(file, file.size, draw(st.none() | st.integers(0, 9))))
             continue
         first = 0
         for group in range(draw(st.integers(1, 4))):
             rows = draw(st.integers(0, 9))
-            fragments.append(Fragment(file, draw(st.integers(0, 20)), rows, first, (group, group + 1)))
+            fragments.append(Fragment(file, draw(st.integers(0, 20)), rows, first, (group, group + 1), True))
             first += rows
     return fragments
 
@@ -44,8 +44,8 @@ SIZES = st.none() | st.integers(1, 60)
 
 def pieces(fragment: Fragment) -> list[tuple[str, int]]:
     """The row groups of a fragment, or the file."""
-    groups = range(*fragment.row_groups) if fragment.row_groups else [-1]
-    return [(fragment.file.path, group) for group in groups]
+    groups = range(*fragment.span) if fragment.span else [-1]
+    return [(fragment.input.name, group) for group in groups]
 
 
 @given(inputs(), SIZES)
@@ -67,7 +67,7 @@ def test_a_joined_fragment_knows_its_first_row_and_its_rows(fragments: list[Frag
             parts = [each for each in fragments if set(pieces(each)) <= set(pieces(joined))]
             assert joined.first_row == parts[0].first_row
             assert joined.bytes == sum(part.bytes for part in parts)
-            if joined.row_groups:
+            if joined.joinable:
                 assert joined.rows == sum(part.rows or 0 for part in parts)
 
 
@@ -75,7 +75,7 @@ def test_a_joined_fragment_knows_its_first_row_and_its_rows(fragments: list[Frag
 def test_shards_never_mix_folders_nor_pass_their_size(fragments: list[Fragment], size: int) -> None:
     shards = make_shards(fragments, size)
     for shard in shards:
-        assert {fragment.file.folder for fragment in shard.fragments} == {shard.folder}
+        assert {fragment.input.folder for fragment in shard.fragments} == {shard.folder}
         assert (
             shard.bytes <= size or sum(len(pieces(fragment)) for fragment in shard.fragments) == 1 or _rest_empty(shard)
         )
@@ -96,7 +96,7 @@ def _first_bytes(shard: Any, fragments: list[Fragment]) -> int:
 @given(inputs())
 def test_without_a_size_a_shard_is_a_file(fragments: list[Fragment]) -> None:
     shards = make_shards(fragments, None)
-    assert [shard.fragments[0].file.path for shard in shards] == list(dict.fromkeys(f.file.path for f in fragments))
+    assert [shard.fragments[0].input.name for shard in shards] == list(dict.fromkeys(f.input.name for f in fragments))
     assert all(len(shard.fragments) == 1 for shard in shards)
 
 
@@ -110,7 +110,7 @@ def test_the_same_input_gives_the_same_shards_and_ids_tell_them_apart(
     assert len(set(ids)) == len(ids)
     assert all(len(each) == 16 and set(each) <= set("0123456789abcdef") for each in ids)
     assert not set(ids) & {shard.id for shard in make_shards(fragments, size, 0, "another")}
-    newer = [replace(fragment, file=replace(fragment.file, version="x")) for fragment in fragments]
+    newer = [replace(fragment, input=replace(fragment.input, version="x")) for fragment in fragments]
     assert not set(ids) & {shard.id for shard in make_shards(newer, size, 0, "f")}
 
 
@@ -131,7 +131,7 @@ def test_the_largest_shards_start_first(fragments: list[Fragment], size: int | N
     assert keys == sorted(keys)
 
 
-PIECES = [Fragment(File("a", 40, "v"), 10, 10, first) for first in range(0, 40, 10)]
+PIECES = [Fragment(Input("a", 40, "v"), 10, 10, first) for first in range(0, 40, 10)]
 
 
 @pytest.mark.parametrize("size", [None, 10, 25, 100])
@@ -142,22 +142,22 @@ def test_pieces_without_row_groups_are_told_apart_by_their_first_row(size: int |
 
 
 def test_the_id_of_a_whole_file_and_of_row_groups_stays_what_it_was() -> None:
-    file = File("a", 2, "v")
-    whole, groups = Fragment(file, 2, 5), [Fragment(file, 1, 5, 0, (0, 1)), Fragment(file, 1, 5, 5, (1, 2))]
+    file = Input("a", 2, "v")
+    whole, groups = Fragment(file, 2, 5), [Fragment(file, 1, 5, 0, (0, 1), True), Fragment(file, 1, 5, 5, (1, 2), True)]
     assert [shard.id for shard in make_shards([whole], 1)] == ["2f414b23fdde2827"]
     assert [shard.id for shard in make_shards(groups, 1)] == ["feeda504e464e620", "3c3ec069b24095fc"]
 
 
 def test_row_groups_with_others_between_them_are_not_joined() -> None:
-    file = File("a", 2, "v")
-    groups = [Fragment(file, 1, 5, 0, (0, 1)), Fragment(file, 1, 5, 10, (2, 3))]
+    file = Input("a", 2, "v")
+    groups = [Fragment(file, 1, 5, 0, (0, 1), True), Fragment(file, 1, 5, 10, (2, 3), True)]
     [shard] = make_shards(groups, None)
     assert list(shard.fragments) == groups
 
 
 @pytest.mark.parametrize("pair", [(0, None), (7, None), (0, (0, 2))], ids=["whole", "same row", "same row groups"])
 def test_fragments_that_nothing_tells_apart_are_refused(pair: tuple[int, tuple[int, int] | None]) -> None:
-    file, (first_row, groups) = File("a", 2, "v"), pair
+    file, (first_row, groups) = Input("a", 2, "v"), pair
     with pytest.raises(ConfigError, match=r"source: gives two fragments of a with .*first_row"):
         make_shards([Fragment(file, 1, 5, first_row, groups), Fragment(file, 1, 6, first_row, groups)], 1)
 
@@ -234,7 +234,7 @@ def test_differences_are_named_with_both_sides() -> None:
 
 
 def whole(name: str, size: int) -> Fragment:
-    return Fragment(File(name, size, "v", ""), size)
+    return Fragment(Input(name, size, "v", ""), size)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +14,10 @@ import pyarrow.parquet
 import pytest
 
 from runner import SinkRefused, run
-from runner.types import File, Fragment
-
-
-@dataclass(frozen=True)
-class Counting:
-    """Reads whole numbers, each times `scale`."""
-
-    scale: int
-
-    def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        yield self.whole_rows(fragment, list(self.positions(fragment))).select(columns or ["x"])
-
-    def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:  # noqa: ARG002
-        return pa.table({"x": [number * self.scale for number in numbers]})
-
-    def positions(self, fragment: Fragment) -> Iterator[int]:
-        return iter(range(fragment.first_row, fragment.first_row + (fragment.rows or 0)))
-
-
-class Numbers:
-    """One input of 40 rows in pieces that have no row groups; tells no settings."""
-
-    filters = None
-    allow_empty = False
-
-    def __init__(self, scale: int = 1, apart: bool = True, api_key: str = "") -> None:
-        self.scale, self.apart, self.api_key = scale, apart, api_key
-
-    def files(self) -> list[File]:
-        return [File("numbers", 40, "1")]
-
-    def inspect(
-        self,
-        files: Sequence[File],
-        needed: Mapping[str, str] | None = None,  # noqa: ARG002
-    ) -> tuple[list[Fragment], pa.Schema | None]:
-        pieces = range(0, 40, 10)
-        fragments = [Fragment(file, 100, 10, first * self.apart) for file in files for first in pieces]
-        return fragments, pa.schema([("x", pa.int64())])
-
-    def reader(self, schema: pa.Schema) -> Counting:  # noqa: ARG002
-        return Counting(self.scale)
-
-
-class Settled(Numbers):
-    """Tells by itself what counts."""
-
-    def settings(self) -> Mapping[str, Any]:
-        return {"code": "1", "kind": "even" if self.scale % 2 == 0 else "odd"}
 
 
 def numbers(tmp_path: Path, more: Mapping[str, Any] | None = None, source: str = "Numbers") -> dict[str, Any]:
-    target = {"source": "custom", "source._target_": f"test_fingerprint.{source}", "shard_bytes": 100}
+    target = {"source": "custom", "source._target_": f"foreign.numbers.{source}", "shard_bytes": 100}
     model = {"model": "custom", "model._target_": "predictors.doubling", "mode": "inline"}
     return {**target, **model, "sink.path": str(tmp_path / "out"), **(more or {})}
 

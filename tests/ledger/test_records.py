@@ -20,7 +20,7 @@ from runner.ledger.recipe import Recorded
 from runner.sinks.files import Files as Sink
 from runner.sources.files import Files
 from runner.storage.folder import Folder
-from runner.types import File, Fragment, Receipt, Shard, Stages
+from runner.types import Fragment, Input, Receipt, Shard, Stages
 
 
 def shards(count: int, fragments: int = 3) -> list[Shard]:
@@ -32,7 +32,7 @@ def shards(count: int, fragments: int = 3) -> list[Shard]:
 
 
 def fragment(folder: str, number: int) -> Fragment:
-    file = File(f"/in/{folder}/{number}", number, f"v{number}", folder)
+    file = Input(f"/in/{folder}/{number}", number, f"v{number}", folder)
     return Fragment(file, number, None if number % 3 else number, number, (0, 1) if number % 2 else None)
 
 
@@ -65,9 +65,9 @@ def test_a_plan_without_shards_is_a_plan() -> None:
 
 def test_a_plan_that_is_read_says_the_same_thing_once() -> None:
     found = records.plan_of(records.plan_file(shards(40)))
-    files = [each.file for shard in found for each in shard.fragments]
+    files = [each.input for shard in found for each in shard.fragments]
     assert len({id(file.folder) for file in files} | {id(shard.folder) for shard in found}) == 2
-    assert len({id(each.row_groups) for shard in found for each in shard.fragments}) == 2
+    assert len({id(each.span) for shard in found for each in shard.fragments}) == 2
 
 
 # ---------------------------------------------------------------- receipts
@@ -198,9 +198,9 @@ def test_a_source_does_not_keep_its_listing(tmp_path: Path) -> None:
 
     def held() -> int:
         gc.collect()
-        return sum(type(each) is File and each.path.startswith(str(tmp_path)) for each in gc.get_objects())
+        return sum(type(each) is Input and each.name.startswith(str(tmp_path)) for each in gc.get_objects())
 
-    files = source.files()
+    files = source.inputs()
     assert held() == len(files) == 3
     del files
     assert held() == 0
@@ -209,7 +209,7 @@ def test_a_source_does_not_keep_its_listing(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- work that does not grow with what is done
 
 
-class Counting(list[File]):
+class Counting(list[Input]):
     """Files; remembers how often somebody went through all of them."""
 
     rounds = 0
@@ -226,8 +226,8 @@ def test_a_resume_goes_through_the_input_a_few_times_however_much_is_planned(
     write_input(tmp_path / "in", files=files, rows=1)
     run(job(tmp_path, mode="inline"))
     (tmp_path / "in/000.parquet").unlink()
-    plain = Files.files
-    monkeypatch.setattr(Files, "files", lambda source: Counting(plain(source)))
+    plain = Files.inputs
+    monkeypatch.setattr(Files, "inputs", lambda source: Counting(plain(source)))
     Counting.rounds = 0
     run(job(tmp_path, mode="inline"))
     assert Counting.rounds <= 5
@@ -249,3 +249,27 @@ def test_what_names_the_rest_is_deleted_last(tmp_path: Path, monkeypatch: pytest
     assert {name for name in wiped if name.startswith("part-")} == {
         path.name for path in (tmp_path / "out").glob("part-*")
     }
+
+
+def test_a_plan_of_an_earlier_version_is_read() -> None:
+    """It told row groups in two columns of numbers, and nothing for what has none."""
+    columns = {
+        "sequence": [0, 0, 1], "shard": ["a", "a", "b"], "folder": ["", "", "k=1"], "path": ["x", "y", "z"],
+        "size": [9, 9, 9], "version": ["1", "1", "2"], "bytes": [3, 4, 9], "rows": [5, None, 2], "first_row": [0, 5, 0],
+        "first_row_group": [0, 2, None], "end_row_group": [2, 3, None],
+    }  # fmt: skip
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    first = (
+        Fragment(Input("x", 9, "1"), 3, 5, 0, (0, 2), joinable=True),
+        Fragment(Input("y", 9, "1"), 4, None, 5, (2, 3), joinable=True),
+    )
+    second = (Fragment(Input("z", 9, "2", "k=1"), 9, 2),)
+    assert records.plan_of(file.getvalue()) == [Shard(0, "a", "", first), Shard(1, "b", "k=1", second)]
+
+
+def test_a_span_comes_back_from_the_plan_as_it_was_given() -> None:
+    spans: list[tuple[Any, ...] | None] = [None, ("a", 1.5, None), ((1, "x"), (2, "y")), (0, 3)]
+    fragments = [Fragment(Input("t", 1, "1"), 1, None, i, span) for i, span in enumerate(spans)]
+    plan = [Shard(0, "a", "", tuple(fragments))]
+    assert records.plan_of(records.plan_file(plan)) == plan

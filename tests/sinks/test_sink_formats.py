@@ -240,7 +240,7 @@ def test_our_own_csv_comes_back_with_nulls_and_empty_strings_apart(
     path.write_bytes(written("csv", schema, table))
     types = {"t": "string", "n": "int64"} if wide else {"t": "string"}
     source = Source(str(path), "csv", column_types=types)
-    fragments, found = source.inspect(source.files())
+    fragments, found = source.inspect(source.inputs())
     assert found is not None
     back = [row for each in fragments for part in source.reader(found).read(each) for row in part.to_pylist()]
     assert back == table.to_pylist()
@@ -253,7 +253,7 @@ def test_parts_are_read_by_the_source_of_their_format(tmp_path: Path, fmt: Forma
     sink = Files(fmt, str(tmp_path))
     sink.write(SHARD, table.schema, iter([table]))
     source = Source(str(tmp_path), fmt)
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     assert [
         row for each in fragments for part in source.reader(schema).read(each) for row in part.to_pylist()

@@ -82,7 +82,7 @@ def test_every_other_row_is_read_and_each_is_in_its_place(
     path = tmp_path / f"a.{kind}"
     path.write_bytes("\n".join([*(["x,id"] if kind == "csv" else []), *rows, ""]).encode())
     source = Files(str(path), kind, column_types={"x": "int64", "id": "string"}).tolerant()  # type: ignore[arg-type]
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     reader = source.reader(schema)
     items = list(reader.read(fragments[0]))
@@ -97,7 +97,7 @@ def test_every_other_row_is_read_and_each_is_in_its_place(
 
 
 def _read(source: Files) -> None:
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     list(source.reader(schema).read(fragments[0]))
 
@@ -131,14 +131,14 @@ def test_a_file_of_nothing_else_is_refused_as_a_whole(tmp_path: Path, name: str,
     (tmp_path / name).write_bytes(content)
     source = Files(str(tmp_path / name), name.rpartition(".")[2]).tolerant()  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"none of its first \d rows can be parsed: line [12]: "):
-        source.inspect(source.files())
+        source.inspect(source.inputs())
 
 
 def test_a_quoted_empty_cell_stays_a_text_beside_a_row_that_cannot_be_parsed(tmp_path: Path) -> None:
     """How quoted empty cells are taken is decided by the first block; a bad row in it must not change that."""
     (tmp_path / "a.csv").write_bytes(b'x,id\n1,""\noops,b\n2,"c"\n')
     source = Files(str(tmp_path / "a.csv"), "csv", column_types={"x": "int64"}).tolerant()
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     tables = [each for each in source.reader(schema).read(fragments[0]) if isinstance(each, pa.Table)]
     assert pa.concat_tables(tables).column("id").to_pylist() == ["", "c"]
@@ -158,7 +158,7 @@ def test_a_bad_row_at_the_end_of_the_first_block_is_found(
     (tmp_path / "a.csv").write_text("\n".join(["x,id", *rows, ""]))
     monkeypatch.setattr(text, "BLOCK", 64)
     source = Files(str(tmp_path / "a.csv"), "csv", column_types={"x": "int64", "id": "string"}).tolerant()
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     items = list(source.reader(schema).read(fragments[0]))
     assert [item.number for item in items if isinstance(item, Unreadable)] == [bad]

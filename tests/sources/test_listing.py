@@ -29,7 +29,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def listed(root: Path, *entries: str) -> list[str]:
-    return [file.path.removeprefix(f"{root}/") for file in list_files([f"{root}/{each}" for each in entries], {})]
+    return [file.name.removeprefix(f"{root}/") for file in list_files([f"{root}/{each}" for each in entries], {})]
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_the_version_changes_when_the_content_does(tmp_path: Path) -> None:
 
 def test_folders_are_counted_from_the_root(tmp_path: Path) -> None:
     touch(tmp_path, "k=1/a.x", "k=2/j=3/b.x")
-    folders = {file.path.rpartition("/")[2]: file.folder for file in list_files([str(tmp_path)], {})}
+    folders = {file.name.rpartition("/")[2]: file.folder for file in list_files([str(tmp_path)], {})}
     assert folders == {"a.x": "k=1", "b.x": "k=2/j=3"}
     assert [file.folder for file in list_files([f"{tmp_path}/k=*/*.x"], {})] == ["k=1"]
     assert [file.folder for file in list_files([f"{tmp_path}/k=1"], {})] == [""]
@@ -300,8 +300,8 @@ def test_chained_uris_are_listed_and_spelled(tmp_path: Path) -> None:
         archive.writestr("a.csv", "x\n1\n")
         archive.writestr("deep/b.csv", "x\n2\n")
     found = list_files([f"zip://**::{tmp_path}/in.zip"], {})
-    assert [file.path for file in found] == [f"zip://a.csv::{tmp_path}/in.zip", f"zip://deep/b.csv::{tmp_path}/in.zip"]
-    fs, path = locate(found[1].path)
+    assert [file.name for file in found] == [f"zip://a.csv::{tmp_path}/in.zip", f"zip://deep/b.csv::{tmp_path}/in.zip"]
+    fs, path = locate(found[1].name)
     assert fs.cat_file(path) == b"x\n2\n"
 
 
@@ -323,7 +323,7 @@ def website(tmp_path: Path) -> Iterator[str]:
 def test_a_file_of_a_website_keeps_its_address(tmp_path: Path, website: str) -> None:
     pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp")
     touch(tmp_path, "a.x")
-    assert [(file.path, file.size) for file in list_files([f"{website}/a.x"], {})] == [(f"{website}/a.x", 1)]
+    assert [(file.name, file.size) for file in list_files([f"{website}/a.x"], {})] == [(f"{website}/a.x", 1)]
 
 
 @pytest.mark.parametrize(("uri", "told"), [("nope://b/k", "nope"), ("gs://b/k", "pip install gcsfs")])

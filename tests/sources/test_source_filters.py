@@ -21,7 +21,7 @@ OPERATORS = ["=", "==", "!=", "<", ">", "<=", ">=", "in", "not in"]
 
 
 def read(source: Files, columns: list[str] | None = None) -> pa.Table:
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     reader: FilesReader = source.reader(schema)
     tables = [table for fragment in fragments for table in reader.read(fragment, columns)]
@@ -101,7 +101,7 @@ def test_filters_keep_exactly_the_rows_that_pass(
 
 
 def _some(root: Path, any_of: list[Any]) -> bool:
-    return bool(Files(str(root), "parquet", filters=any_of, allow_empty=True).files())
+    return bool(Files(str(root), "parquet", filters=any_of, allow_empty=True).inputs())
 
 
 # ---------------------------------------------------------------- what is skipped
@@ -162,9 +162,9 @@ def test_a_partition_that_no_filter_lets_pass_is_not_listed(tmp_path: Path) -> N
     for day in ("2026-01-01", "2026-01-02"):
         (tmp_path / f"dt={day}").mkdir()
         pq.write_table(pa.table({"n": [1]}), tmp_path / f"dt={day}" / "a.parquet")
-    assert len(Files(str(tmp_path), "parquet", filters=[["dt", ">", "2026-01-01"]]).files()) == 1
+    assert len(Files(str(tmp_path), "parquet", filters=[["dt", ">", "2026-01-01"]]).inputs()) == 1
     with pytest.raises(ConfigError, match=r"source\.filters=.*exclude all 2 files"):
-        Files(str(tmp_path), "parquet", filters=[["dt", "=", "1999-01-01"]]).files()
+        Files(str(tmp_path), "parquet", filters=[["dt", "=", "1999-01-01"]]).inputs()
 
 
 # ---------------------------------------------------------------- types and refusals
@@ -209,7 +209,7 @@ def test_a_filter_that_does_not_fit_the_data_is_told_before_anything_is_read(
     pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
     source = Files(str(tmp_path), "parquet", filters=filters)
     with pytest.raises(ConfigError, match=rf"source\.filters.*{told}"):
-        source.inspect(source.files())
+        source.inspect(source.inputs())
 
 
 def test_both_forms_of_filters_are_understood() -> None:

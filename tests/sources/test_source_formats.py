@@ -50,7 +50,7 @@ WRITERS: Mapping[str, Write] = {
 
 
 def read(source: Files, columns: list[str] | None = None, needed: Mapping[str, str] | None = None) -> pa.Table:
-    fragments, schema = source.inspect(source.files(), needed)
+    fragments, schema = source.inspect(source.inputs(), needed)
     if schema is None:
         assert all(fragment.rows == 0 for fragment in fragments)
         return pa.table({})
@@ -62,7 +62,7 @@ def read(source: Files, columns: list[str] | None = None, needed: Mapping[str, s
 
 def refusal(source: Files, needed: Mapping[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as refused:
-        source.inspect(source.files(), needed)
+        source.inspect(source.inputs(), needed)
     return str(refused.value)
 
 
@@ -98,7 +98,7 @@ class TestEveryFormat:
     def test_rows_are_filtered_and_numbered_within_the_file(self, tmp_path: Path, fmt: FormatName) -> None:
         WRITERS[fmt](PLAIN, tmp_path / "a")
         source = Files(str(tmp_path), fmt, filters=[["n", "!=", 2]])
-        fragments, schema = source.inspect(source.files())
+        fragments, schema = source.inspect(source.inputs())
         assert schema is not None
         reader = source.reader(schema)
         assert read(source, ["t"]).column("t").to_pylist() == ["a", "c"]
@@ -114,7 +114,7 @@ class TestEveryFormat:
         WRITERS[fmt](PLAIN.slice(0, 0), tmp_path / "c")
         source = Files(str(tmp_path), fmt)
         assert read(source).equals(PLAIN)
-        assert [fragment.file.path.rpartition("/")[2] for fragment in source.inspect(source.files())[0]] == [
+        assert [fragment.input.name.rpartition("/")[2] for fragment in source.inspect(source.inputs())[0]] == [
             "a",
             "b",
             "c",
@@ -252,14 +252,14 @@ def test_keys_of_partitions_are_typed_by_all_of_their_values(tmp_path: Path) -> 
 def test_row_groups_are_fragments_that_can_be_read_alone(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": range(25)}), tmp_path / "a.parquet", row_group_size=10)
     source = Files(str(tmp_path), "parquet", filters=[["n", "!=", 11]])
-    fragments, schema = source.inspect(source.files())
-    assert [(each.rows, each.first_row, each.row_groups) for each in fragments] == [
+    fragments, schema = source.inspect(source.inputs())
+    assert [(each.rows, each.first_row, each.span) for each in fragments] == [
         (10, 0, (0, 1)), (10, 10, (1, 2)), (5, 20, (2, 3))]  # fmt: skip
     assert schema is not None
     reader = source.reader(schema)
     assert [n for table in reader.read(fragments[1]) for n in table.column("n").to_pylist()] == [10, *range(12, 20)]
     assert list(reader.positions(fragments[1])) == [10, *range(12, 20)]
-    assert sum(each.bytes for each in fragments) <= fragments[0].file.size
+    assert sum(each.bytes for each in fragments) <= fragments[0].input.size
 
 
 def test_tables_are_neither_tiny_nor_large(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_tables_are_neither_tiny_nor_large(tmp_path: Path) -> None:
     wide = {f"x{i}": pa.array(range(rows), pa.int64()) for i in range(9)}
     pq.write_table(pa.table({"n": pa.nulls(rows, pa.int8()), "t": ["text"] * rows, **wide}), tmp_path / "a.parquet")
     source = Files(str(tmp_path), "parquet")
-    (fragment,), schema = source.inspect(source.files())
+    (fragment,), schema = source.inspect(source.inputs())
     assert schema is not None
     reader = source.reader(schema)
     counts = {len(columns): len(list(reader.read(fragment, columns))) for columns in (["n"], ["t", "n"], list(wide))}
@@ -285,7 +285,7 @@ print(sum(table.num_rows for table in reader.read(fragment)), "pandas" in sys.mo
 def test_pandas_is_not_needed_to_read_everything(tmp_path: Path) -> None:
     pq.write_table(PLAIN, tmp_path / "a.parquet")
     source = Files(str(tmp_path), "parquet")
-    (fragment,), schema = source.inspect(source.files())
+    (fragment,), schema = source.inspect(source.inputs())
     assert schema is not None
     pickled = pickle.dumps((source.reader(schema), fragment)).hex()
     done = subprocess.run([sys.executable, "-c", READ_ALL, pickled], capture_output=True, text=True, check=True)
@@ -295,10 +295,10 @@ def test_pandas_is_not_needed_to_read_everything(tmp_path: Path) -> None:
 def test_many_tiny_row_groups_are_read_as_one_fragment(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": range(300)}), tmp_path / "a.parquet", row_group_size=1)
     source = Files(str(tmp_path), "parquet")
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert len(fragments) == 300
     assert schema is not None
-    whole = Fragment(fragments[0].file, 1, 300, 0, (0, 300))
+    whole = Fragment(fragments[0].input, 1, 300, 0, (0, 300), joinable=True)
     assert [n for table in source.reader(schema).read(whole) for n in table.column("n").to_pylist()] == list(range(300))
 
 
@@ -307,7 +307,7 @@ import sys, threading, psutil
 from runner.sources.files import Files
 from runner.sources import opening, parquet
 source = Files(sys.argv[1], "parquet")
-fragments, schema = source.inspect(source.files())
+fragments, schema = source.inspect(source.inputs())
 reader, process = source.reader(schema), psutil.Process()
 for table in reader.read(fragments[0]):
     break
@@ -342,7 +342,7 @@ def test_orc_is_read_stripe_by_stripe(tmp_path: Path) -> None:
     assert pyarrow.orc.ORCFile(str(tmp_path / "a.orc")).nstripes > 1
     source = Files(str(tmp_path), "orc")
     assert read(source).equals(table)
-    assert source.inspect(source.files())[0][0].rows == 100_000
+    assert source.inspect(source.inputs())[0][0].rows == 100_000
 
 
 @pytest.mark.parametrize("write", [write_stream, WRITERS["arrow"]])

@@ -47,7 +47,7 @@ def put(server: S3Server, path: str, content: bytes) -> None:
 
 
 def read(source: Files, columns: list[str] | None = None) -> pa.Table:
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     return pa.concat_tables([table for each in fragments for table in source.reader(schema).read(each, columns)])
 
@@ -74,11 +74,11 @@ class Calls:
 def test_a_folder_a_glob_and_a_file_are_read(s3: S3Server, filled: str) -> None:
     for path in (filled, f"{filled}/", f"{filled}/k=*/*.parquet", f"{filled}/**/*.parquet"):
         source = Files(path, "parquet", storage_options=s3.storage_options)
-        assert [file.path for file in source.files()] == [f"{filled}/k=1/a b#%=[1]é.parquet"]
+        assert [file.name for file in source.inputs()] == [f"{filled}/k=1/a b#%=[1]é.parquet"]
         assert read(source).select(TABLE.column_names).equals(TABLE)
         assert set(read(source).column("k").to_pylist()) == {1}
-    again = Files(source.files()[0].path, "parquet", storage_options=s3.storage_options)
-    assert again.files()[0].version == source.files()[0].version != ""
+    again = Files(source.inputs()[0].name, "parquet", storage_options=s3.storage_options)
+    assert again.inputs()[0].version == source.inputs()[0].version != ""
     assert read(again).equals(TABLE)
 
 
@@ -86,7 +86,7 @@ def test_anonymous_reads_what_is_public(s3: S3Server, filled: str) -> None:
     options = {name: value for name, value in s3.anonymous_options.items() if name != "anon"}
     path = filled.replace("s3://", "s3://anonymous@")
     source = Files([path, f"{path}/k=1"], "parquet", storage_options=options)
-    assert [file.path for file in source.files()] == [f"{path}/k=1/a b#%=[1]é.parquet"]
+    assert [file.name for file in source.inputs()] == [f"{path}/k=1/a b#%=[1]é.parquet"]
     assert read(source, ["n"]).num_rows == 1000
 
 
@@ -94,7 +94,7 @@ def test_row_groups_are_skipped_and_columns_left_out(
     s3: S3Server, filled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Files(filled, "parquet", filters=[["n", ">=", 950]], storage_options=s3.storage_options)
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     calls, reader = Calls(monkeypatch), source.reader(schema)
     skipped = [list(reader.read(fragment, ["x"])) for fragment in fragments[:9]]
@@ -115,13 +115,13 @@ def test_a_row_group_takes_a_request_or_two(
     pq.write_table(wide, tmp_path / "a", row_group_size=10_000, compression="none", use_dictionary=False)
     put(s3, f"{folder}/a.parquet", (tmp_path / "a").read_bytes())
     source = Files(f"s3://{folder}", "parquet", storage_options=s3.storage_options)
-    fragments, schema = source.inspect(source.files())
+    fragments, schema = source.inspect(source.inputs())
     assert schema is not None
     calls = Calls(monkeypatch)
     found = pa.concat_tables(list(source.reader(schema).read(fragments[0], ["c0", "c30", "c59"])))
     assert found.equals(wide.select(["c0", "c30", "c59"]).slice(0, 10_000))
     assert len(calls.made) <= 4
-    assert calls.bytes < fragments[0].file.size / 5
+    assert calls.bytes < fragments[0].input.size / 5
 
 
 def test_a_huge_row_group_is_read_piece_by_piece(s3: S3Server, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,20 +155,20 @@ def test_every_format_is_read(s3: S3Server, folder: str, tmp_path: Path, fmt: Fo
 def test_a_wrong_secret_is_told_with_the_path(s3: S3Server, filled: str, below: str) -> None:
     source = Files(f"{filled}{below}", "parquet", storage_options={**s3.storage_options, "secret": "wrong"})
     with pytest.raises(ConfigError, match=rf"source\.path={filled}.*PermissionError.*source\.storage_options"):
-        source.files()
+        source.inputs()
 
 
 def test_no_files_are_told(s3: S3Server, filled: str) -> None:
     for path in (f"{filled}/none", f"{filled}/*.csv", "s3://no-such-bucket/x"):
         with pytest.raises(ConfigError, match=r"source\.path=.*(no files match|cannot be listed)"):
-            Files(path, "parquet", storage_options=s3.storage_options).files()
+            Files(path, "parquet", storage_options=s3.storage_options).inputs()
 
 
 def test_a_truncated_object_is_named(s3: S3Server, folder: str) -> None:
     put(s3, f"{folder}/a.parquet", b"PAR1" + b"\x00" * 100)
     source = Files(f"s3://{folder}", "parquet", storage_options=s3.storage_options)
     with pytest.raises(ConfigError, match=rf"s3://{folder}/a.parquet cannot be read as parquet"):
-        source.inspect(source.files())
+        source.inspect(source.inputs())
 
 
 def test_a_server_that_is_away_is_worth_another_run() -> None:
@@ -178,7 +178,7 @@ def test_a_server_that_is_away_is_worth_another_run() -> None:
         "config_kwargs": {"retries": {"max_attempts": 0}},
     }  # fmt: skip
     with pytest.raises(Incomplete, match=r"source\.path=s3://b/k: cannot be listed"):
-        Files("s3://b/k", "parquet", storage_options=options).files()
+        Files("s3://b/k", "parquet", storage_options=options).inputs()
 
 
 # ---------------------------------------------------------------- ranges
@@ -248,7 +248,7 @@ def test_what_is_held_already_is_kept_until_something_else_is_wanted() -> None:
 
 def test_a_small_file_is_read_in_one_request(s3: S3Server, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Files(filled, "parquet", storage_options=s3.storage_options)
-    [file] = source.files()
+    [file] = source.inputs()
     fragments, schema = source.inspect([file])
     assert schema is not None
     [whole] = [each for shard in make_shards(fragments, None) for each in shard.fragments]
