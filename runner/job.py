@@ -33,7 +33,7 @@ from runner.report.report import Report
 from runner.types import Pool
 from runner.words import exceptions
 from runner.words.exceptions import told
-from runner.worker import worker
+from runner.worker.predict_shards import PredictShards
 
 
 def run(job: Job, show: Progress | None = None) -> Report:
@@ -119,12 +119,12 @@ def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sig
     signals.in_flight = True
     signals.raise_if_asked()
     account.note(notes_on_size(job, survey, pool.workers()))
-    recipe = settle(job, survey, account, pool, signals)
+    order = settle(job, survey, account, pool, signals)
     if survey.new:
         ledger.unmark()
         ledger.record_plan(survey.new)
     pending = execution_order(ledger.pending())
-    dispatcher = Dispatcher(pool, partial(worker.Process, recipe), job.errors, stop=partial(_asked, signals, account))
+    dispatcher = Dispatcher(pool, partial(PredictShards, order), job.errors, stop=partial(_asked, signals, account))
     account.started(pending)
     for event in dispatcher.run(pending):
         account.take(event, dispatcher)

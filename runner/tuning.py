@@ -13,7 +13,8 @@ from runner.errors import ConfigError
 from runner.process.threads import limit_threads
 from runner.types import Shard, Unreadable
 from runner.words.plain import counted
-from runner.worker.predicting import Predicting, told
+from runner.worker.predicting import Predicting
+from runner.worker.trouble import in_one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +50,7 @@ def tune(job: Job, survey: Survey, shards: Sequence[Shard]) -> Iterator[str]:
         rates = list(_rates(predicting, sample))
     except Exception as error:
         raise ConfigError(
-            f"plan.tune_batch: the model cannot predict the first {sample.num_rows:,} rows: {told(error)}"
+            f"plan.tune_batch: the model cannot predict the first {sample.num_rows:,} rows: {in_one_line(error)}"
         ) from error
     yield f"batch sizes, measured on {counted(sample.num_rows, 'row')} in this process with {counted(job.num_threads, 'thread')}:"
     best = max(rate.rows_per_second for rate in rates)
@@ -89,7 +90,7 @@ def _rates(predicting: Predicting, sample: pa.Table) -> Iterator[Rate]:
     deadline, batch_size = time.monotonic() + MOST_SECONDS, 1
     while time.monotonic() < deadline:
         rate = _rate(predicting, sample, batch_size)
-        if predicting.most.halved:
+        if predicting.limit.halved:
             return
         yield Rate(batch_size, rate)
         if batch_size == sample.num_rows:

@@ -153,3 +153,35 @@ def _overflows(values: pa.ChunkedArray, rounded: pa.ChunkedArray) -> bool:
     if not pa.types.is_floating(values.type) or values.type.bit_width <= rounded.type.bit_width:
         return False
     return bool(pc.sum(pc.is_inf(rounded)).as_py() != pc.sum(pc.is_inf(values)).as_py())
+
+
+class NotANumber(ValueError):
+    """A prediction is NaN (or null, which is what pandas makes of one)."""
+
+
+def raise_for_nan(table: pa.Table) -> None:
+    """Refuse predictions that are not a number.
+
+    Raises:
+        NotANumber: One of them.
+    """
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if any(_has_nan(chunk) for chunk in column.chunks):
+            raise NotANumber(f"prediction {name!r} is NaN")
+
+
+def _has_nan(values: pa.Array) -> bool:
+    """Whether a fraction is NaN or null, however deep it lies. What stands below a null list, map or struct does not count."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = values.type
+    if pa.types.is_struct(kind):
+        present = values.drop_null() if values.null_count else values
+        return any(_has_nan(field) for field in present.flatten())
+    if pa.types.is_map(kind):
+        pairs = pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
+        return _has_nan(values.cast(pairs))
+    if pa.types.is_nested(kind) and kind.num_fields == 1:
+        return _has_nan(pc.list_flatten(values))
+    return pa.types.is_floating(kind) and bool(pc.any(pc.is_null(values, nan_is_null=True)).as_py())

@@ -21,13 +21,14 @@ from runner.process.signals import Signals
 from runner.types import Failure, Pool, Probe, Shard
 from runner.words.plain import counted
 from runner.words.secrets import known
-from runner.worker import worker
+from runner.worker.prove_first import ProveFirst
+from runner.worker.work_order import WorkOrder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Signals) -> worker.Recipe:
+def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Signals) -> WorkOrder:
     """How every shard is predicted, with the schema that every part will have; recorded if it was not.
 
     Raises:
@@ -35,22 +36,22 @@ def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sign
         JobFailed, Incomplete, Interrupted: No first batch could be predicted.
     """
     ledger = account.ledger
-    recipe = replace(_recipe(job, survey, ledger.recorded), run=ledger.run_id, secrets=known())
-    declared = final = recipe.predictions is not None
+    order = replace(_order(job, survey, ledger.recorded), run=ledger.run_id, secrets=known())
+    declared = final = order.predictions is not None
     if not declared or ledger.replaces:  # an older output is given up only for a model that has predicted something
-        recipe, seen = prove(job, recipe, survey, account, pool, signals)
+        order, seen = prove(job, order, survey, account, pool, signals)
         final = declared or seen
-    _check(job, recipe)
-    recorded = _record(job, survey, ledger, recipe.predictions if final else None)
-    recipe = replace(recipe, seal=ledger.seal)
-    return recipe if recorded.output_schema is None else replace(recipe, predictions=recorded.output_schema)
+    _check(job, order)
+    recorded = _record(job, survey, ledger, order.predictions if final else None)
+    order = replace(order, seal=ledger.seal)
+    return order if recorded.output_schema is None else replace(order, predictions=recorded.output_schema)
 
 
-def _recipe(job: Job, survey: Survey, recorded: Recorded | None) -> worker.Recipe:
+def _order(job: Job, survey: Survey, recorded: Recorded | None) -> WorkOrder:
     names = survey.columns.names
     declared = parse_schema(job.predict.output_schema) if job.predict.output_schema else None
     fixed = recorded.output_schema if recorded and recorded.output_schema is not None else declared
-    return worker.Recipe(
+    return WorkOrder(
         reader=job.source.reader(survey.columns),
         sink=job.sink,
         source=survey.columns,
@@ -79,22 +80,22 @@ def _record(job: Job, survey: Survey, ledger: Ledger, fixed: pa.Schema | None) -
     return was if now is was else ledger.rewrite_recipe(now)
 
 
-def _check(job: Job, recipe: worker.Recipe) -> None:
-    assert recipe.predictions is not None
-    if clash := sorted(set(recipe.keep) & set(recipe.predictions.names)):
+def _check(job: Job, order: WorkOrder) -> None:
+    assert order.predictions is not None
+    if clash := sorted(set(order.keep) & set(order.predictions.names)):
         raise ConfigError(
             f"sink.keep_columns: {', '.join(clash)} is also the name of a prediction; leave it out, or rename the prediction"
         )
-    job.sink.check(recipe.part_schema)
+    job.sink.check(order.part_schema)
 
 
 def prove(
-    job: Job, recipe: worker.Recipe, survey: Survey, account: Account, pool: Pool, signals: Signals
-) -> tuple[worker.Recipe, bool]:
+    job: Job, order: WorkOrder, survey: Survey, account: Account, pool: Pool, signals: Signals
+) -> tuple[WorkOrder, bool]:
     """Predict the first batch, which is kept for its shard.
 
     Returns:
-        The recipe with the schema of the first row's predictions, and whether that is final: without any row it is that of an empty
+        The work order with the schema of the first row's predictions, and whether that is final: without any row it is that of an empty
         batch.
 
     Raises:
@@ -103,26 +104,26 @@ def prove(
     candidates = [shard for shard in survey.pending if shard.rows != 0] or survey.pending[:1]
     failures: list[Failure] = []
     for shard in candidates:
-        found = _first(job, recipe, shard, account, pool, signals, last=shard is candidates[-1])
+        found = _first(job, order, shard, account, pool, signals, last=shard is candidates[-1])
         if isinstance(found, Failure):
             failures.append(found)
         if isinstance(found, Probe):
-            recipe = replace(recipe, kept=recipe.kept | {shard.id}) if found.kept else recipe
+            order = replace(order, kept=order.kept | {shard.id}) if found.kept else order
             if found.schema is not None:
-                return _with_schema(recipe, found.schema), found.seen
+                return _with_schema(order, found.schema), found.seen
         signals.raise_if_asked()
         if len(failures) >= job.errors.stop_after_failed_shards or any(each.kind == "model" for each in failures):
             break
     raise_for(failures)
-    return _with_schema(recipe, None), False
+    return _with_schema(order, None), False
 
 
 def _first(
-    job: Job, recipe: worker.Recipe, shard: Shard, account: Account, pool: Pool, signals: Signals, *, last: bool
+    job: Job, order: WorkOrder, shard: Shard, account: Account, pool: Pool, signals: Signals, *, last: bool
 ) -> Probe | Failure | None:
     """What came of the first batch of a shard; nothing if the job was asked to stop."""
     found: Probe | Failure | None = None
-    dispatcher = Dispatcher(pool, partial(worker.ProveFirst, recipe, last), job.errors, stop=signals.asked)
+    dispatcher = Dispatcher(pool, partial(ProveFirst, order, last), job.errors, stop=signals.asked)
     with account.show.during(f"predicting the first batch{_rows_of(job, shard)}"):
         for event in dispatcher.run([shard]):
             account.proved(event, shard)
@@ -135,14 +136,14 @@ def _rows_of(job: Job, shard: Shard) -> str:
     return "" if shard.rows is None else f" ({counted(min(job.batch_size, shard.rows), 'row')})"
 
 
-def _with_schema(recipe: worker.Recipe, serialized: bytes | None) -> worker.Recipe:
-    """The recipe with the schema that a first batch showed, unless it has one."""
+def _with_schema(order: WorkOrder, serialized: bytes | None) -> WorkOrder:
+    """The work order with the schema that a first batch showed, unless it has one."""
     import pyarrow as pa
 
-    if recipe.predictions is not None:
-        return recipe
+    if order.predictions is not None:
+        return order
     return replace(
-        recipe,
+        order,
         predictions=pa.schema([]) if serialized is None else pa.ipc.read_schema(pa.py_buffer(serialized)),
     )
 

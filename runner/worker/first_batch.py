@@ -17,7 +17,7 @@ from runner.arrow.isolate import Guilty
 from runner.arrow.schemas import DoesNotFit
 from runner.types import Store
 from runner.words.secrets import hide
-from runner.worker.predicting import Sifted
+from runner.worker.sifting import Sifted
 
 if TYPE_CHECKING:
     import pyarrow as pa

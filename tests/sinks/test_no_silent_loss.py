@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.arrow.schemas import NotANumber
 from runner.sinks import formats
-from runner.worker.predicting import NotANumber, Predicting
+from runner.worker.predicting import Predicting
 
 NAN = float("nan")
 PAIRS = pa.map_(pa.string(), pa.float64())

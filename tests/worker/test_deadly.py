@@ -17,7 +17,7 @@ from test_quarantine import quarantined
 from runner import JobFailed, run
 from runner.predictor.child import Child, ProcessDied
 from runner.report.summary import summary
-from runner.worker.predicting import sift
+from runner.worker.sifting import sift
 
 
 def deadly(tmp_path: Path, **more: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from runner.arrow.isolate import Guilty
 from runner.ledger.ledger import OUR_RECORDS, OUR_TEMPORARY
 from runner.storage.folder import Folder
 from runner.worker.first_batch import Kept, file_name, keep
-from runner.worker.predicting import Sifted
+from runner.worker.sifting import Sifted
 
 
 def noted(tmp_path: Path, /, bad: Any = None, **more: Any) -> dict[str, Any]:

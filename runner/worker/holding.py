@@ -1,0 +1,29 @@
+"""The predictor for as long as a call needs it, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from runner.predictor.child import Child
+from runner.types import Model, Predictor
+from runner.worker.care import Care
+from runner.worker.trouble import Trouble, in_one_line
+
+
+@contextlib.contextmanager
+def held(model: Model, care: Care) -> Iterator[Predictor]:
+    """The predictor, in a process of its own where something may kill it.
+
+    Raises:
+        Trouble: It cannot be loaded.
+    """
+    try:
+        predictor = Child(model.portable()) if care.alone else model.obtain()
+    except Exception as error:
+        raise Trouble("model", f"the model cannot be loaded in a worker: {in_one_line(error)}") from error
+    try:
+        yield predictor
+    finally:
+        if isinstance(predictor, Child):
+            predictor.close()

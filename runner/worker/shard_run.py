@@ -1,0 +1,124 @@
+"""One try at one shard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from runner.ledger import quarantine
+from runner.ledger.quarantine import BadRow
+from runner.process.overlap import Handover, background, fill
+from runner.process.pulse import PULSE
+from runner.process.threads import where_i_am
+from runner.storage.publishing import asking
+from runner.types import Fragment, Outcome, Receipt, Shard, Stages, Unreadable, Vitals, Written
+from runner.worker import first_batch
+from runner.worker.predicting import Predicting
+from runner.worker.sifting import Allowed, Sifted, allowance, bad_rows, sift
+from runner.worker.trouble import failure_of
+from runner.worker.work_order import WorkOrder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COMPLAINTS = 3  # bad rows that a receipt tells in words
+
+
+class ShardRun:
+    """One try at one shard."""
+
+    def __init__(
+        self,
+        order: WorkOrder,
+        shard: Shard,
+        predicting: Predicting,
+        read: Callable[[Fragment], Iterator[pa.Table | Unreadable]],
+    ) -> None:
+        self._order, self._shard, self._schema = order, shard, order.part_schema
+        self._rows, self._predicting = order.rows(shard, read), predicting
+        self._seconds = self._predicted = 0.0
+        self._count = 0
+        self._bad: list[BadRow] = []
+        self._aside: Written | None = None  # the quarantine file
+        self._kept = first_batch.Kept()
+
+    def predict(self) -> None:
+        """Read and predict, and write behind; the quarantine is published before the part, which commits both."""
+        started, before = time.perf_counter(), self._predicting.seconds
+        tables: Handover[pa.Table] = Handover()
+        self.written = background(partial(self._write, tables))
+        fill(tables, self._tables())
+        self._seconds, self._predicted = time.perf_counter() - started, self._predicting.seconds - before
+
+    def _write(self, tables: Handover[pa.Table]) -> Written:
+        try:
+            with asking(self._order.refuse_lost_sink):
+                return self._order.sink.write(self._shard, self._schema, iter(tables))
+        finally:
+            tables.leave()
+
+    def outcome(self) -> Outcome:
+        """What came of it, once it is written."""
+        started = time.perf_counter()
+        try:
+            written = self.written.result()
+        except Exception as error:
+            sink = self._order.sink
+            return failure_of(self._shard, error, sink.store.path(sink.file_name(self._shard)))
+        return self._receipt(written, self._seconds + time.perf_counter() - started)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        if self._shard.id in self._order.kept:
+            self._kept = first_batch.Kept.read(self._order.sink.store, self._order.run, self._shard.id)
+        for batch in self._rows.batches():
+            sifted = self._sift(batch)
+            PULSE.add(batch.num_rows)
+            if sifted.batch.num_rows:
+                columns = [*sifted.batch.select(self._order.keep).columns, *sifted.predictions.columns]
+                yield pa.table(columns, schema=self._schema)
+        if bad := self._all_bad():
+            with asking(self._order.refuse_lost_sink):
+                self._aside = quarantine.publish(self._order.sink.store, self._shard, self._order.reader, bad)
+
+    def _all_bad(self) -> list[BadRow]:
+        """What cannot be parsed and what cannot be predicted, in the order of the input."""
+        places = {fragment: i for i, fragment in enumerate(self._shard.fragments)}
+        return sorted([*self._rows.unreadable, *self._bad], key=lambda row: (places[row.fragment], row.number))
+
+    def _sift(self, batch: pa.Table) -> Sifted:
+        start, self._count = self._count, self._count + batch.num_rows
+        budget, where = self._order.budget, self._rows.where_from(start)
+        unreadable = len(self._rows.unreadable)
+        before, seen = len(self._bad) + unreadable, self._count + unreadable
+        allowed = None if budget is None else allowance(budget, before, seen, where)
+        sifted = self._taken(batch, allowed) or sift(batch, self._predicting, allowed, where)
+        self._bad += bad_rows(self._rows, start, sifted.bad)
+        return sifted
+
+    def _taken(self, batch: pa.Table, allowed: Allowed | None) -> Sifted | None:
+        """What the batch gave when it was the first of the run, held to the budget of today."""
+        if (sifted := self._kept.take(batch, self._predicting.hold)) and sifted.bad and allowed is not None:
+            allowed(sifted.bad)
+        return sifted
+
+    def _receipt(self, written: Written, seconds: float) -> Receipt:
+        read, predict = self._rows.seconds, self._predicted
+        bad = self._all_bad()
+        rows = self._count + len(self._rows.unreadable)
+        return Receipt(
+            shard=self._shard.id,
+            rows_in=rows,
+            rows_out=rows - len(bad),
+            rows_quarantined=len(bad),
+            bytes_out=written.bytes,
+            checksum=written.checksum,
+            stages=Stages(read, predict, max(0.0, seconds - read - predict)),
+            worker=where_i_am(),
+            complaints=tuple(row.told(placed=not i) for i, row in enumerate(bad[:COMPLAINTS])),
+            vitals=Vitals(halved=self._predicting.limit.halvings()),
+            quarantine=self._aside.checksum if self._aside else "",
+        )
