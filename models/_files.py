@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from runner.sources.signature import HEAD, TEXT, WEB, kind_of
@@ -12,8 +13,31 @@ from runner.storage.folder import open_input
 from runner.storage.locations import absolute, is_local
 from runner.words.plain import first_line
 
+HUB = re.compile(r"[\w.-]+/[\w-]+(\.\d[\w.-]*)?")  # how a model is named on a hub: organization/name
+OTHERS = (".json", ".ubj", ".onnx", ".pb", ".gguf", ".keras", ".h5")  # files of other frameworks
+
 Artifact = Path | bytes
 """A model file: where it lies on the local disk, or what it holds."""
+
+
+def name_problems(option: str, path: str) -> list[str]:
+    """The problem of a `model.path` that, by its name, is no file which this option reads; none if it may be one.
+
+    Args:
+        option: The model's option.
+        path: As given.
+    """
+    own = "a loader of your own reads it: model=custom model._target_=package.module.load"
+    if path.endswith(".py"):
+        module = ".".join(PurePath(path).with_suffix("").parts).lstrip("./")
+        return [
+            f"model.path={path}: is code, not a fitted model; model=custom model._target_={module}.load calls its load()"
+        ]
+    if path.endswith(OTHERS):
+        return [f"model.path={path}: is no file that model={option} reads; {own}"]
+    if HUB.fullmatch(path) and not Path(path).exists() and not Path(path).parent.is_dir():
+        return [f"model.path={path}: there is no such file; if it names a model on a hub, {own}"]
+    return []
 
 
 def fetch(uri: str, storage_options: Mapping[str, Any] | None = None) -> Artifact:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from runner.config import allowed, targets
+from runner.storage.locations import install
+
+
+def not_installed(extra: str, *packages: str) -> list[str]:
+    """The problem of packages that a loader needs and that are not installed here; none if all are.
+
+    Args:
+        extra: What brings them, which is also the name of the model's option.
+        packages: What is imported.
+    """
+    absent = [package for package in packages if not find_spec(package)]
+    return [f"model={extra} needs {', '.join(absent)}: {install(extra)}"] if absent else []
 
 
 def locate(key: str, path: str) -> Callable[..., Any]:
@@ -35,6 +48,21 @@ def refuse_pickle(key: str, path: str) -> None:
         raise ValueError(
             f"{key}={path}: a file that executes code when it is read {allowed.told()}; add {allowed.PICKLE} to allow it"
         )
+
+
+def pickle_problems(key: str) -> list[str]:
+    """The problem of a file that is a program, where a list says what may be called and does not name pickles."""
+    if not allowed.refuses(allowed.PICKLE):
+        return []
+    return [
+        f"{key}: a file that executes code when it is read {allowed.told()}; add {allowed.PICKLE} to the list to allow it"
+    ]
+
+
+def path_problems(key: str, path: str | None) -> list[str]:
+    """The problem of a dotted path that leads to nothing that can be called; none if there is no path."""
+    refused = targets.refusal(path) if path is not None else ""
+    return [f"{key}={path}: {refused}"] if refused else []
 
 
 def check_arguments(key: str, path: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from models._columns import frame, named
-from models._files import Artifact, fetch, readable, unreadable
-from models._imports import refuse_pickle
+from models._files import Artifact, fetch, name_problems, readable, unreadable
+from models._imports import not_installed, pickle_problems, refuse_pickle
 from runner.types import Predictor
 
 if TYPE_CHECKING:
@@ -65,6 +65,20 @@ def load(
             f"model.path={path} holds a {type(estimator).__name__}, which has no method model.method={method}"
         )
     return of(estimator, method, columns, output)
+
+
+def load_problems(here: bool, path: str, trusted: list[str] | None = None, **_: Any) -> list[str]:
+    """What is wrong with `load`'s arguments, told before anything is loaded.
+
+    Args:
+        here: Whether this process will load the file.
+        path: As for `load`.
+        trusted: As for `load`.
+    """
+    is_skops = path.endswith(".skops")
+    absent = not_installed("sklearn", "sklearn", "joblib", *(["skops"] if is_skops else [])) if here else []
+    is_program = not is_skops or bool(trusted)
+    return [*(absent or name_problems("sklearn", path)), *(pickle_problems("model.path") if is_program else [])]
 
 
 def of(

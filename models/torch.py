@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from models._columns import matrix, named, squeezed
-from models._imports import check_arguments, locate
+from models._files import name_problems
+from models._imports import check_arguments, locate, not_installed, path_problems, pickle_problems
 from models._torch_files import is_script, pack, read, unpack
 from runner.types import Predictor
 
@@ -94,6 +95,34 @@ def load(
     net = _built(build) if path is None else read(path, build, trust_pickle, storage_options)
     how = How(device, autocast, compile, pin_memory)
     return TorchPredictor(_for_inference(net, None if columns is None else dtype), inputs, output, how)
+
+
+def load_problems(
+    here: bool,
+    path: str | None = None,
+    module: str | None = None,
+    collate: str | None = None,
+    trust_pickle: bool = False,
+    **_: Any,
+) -> list[str]:
+    """What is wrong with `load`'s arguments, told before anything is loaded.
+
+    Args:
+        here: Whether this process will load the module, so that it must have what that takes.
+        path: As for `load`.
+        module: As for `load`.
+        collate: As for `load`.
+        trust_pickle: As for `load`.
+    """
+    given = path or ""
+    absent = not_installed("torch", "torch", *["safetensors"] * given.endswith(".safetensors")) if here else []
+    if path is None and module is None:
+        absent.append("model=torch: model.path, model.module or both are required")
+    named = [*path_problems("model.collate", collate), *path_problems("model.module", module)] if here else []
+    return [
+        *(absent or name_problems("torch", given) or named),
+        *(pickle_problems("model.path") if trust_pickle else []),
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config import allowed
 from runner.config.build import Checked, Known, check
 from runner.config.composition import composer, explain, register, task_overrides
-from runner.config.help import CONF
+from runner.config.options import CONF
 from runner.config.prepare import prepare
 from runner.errors import ConfigError, Interrupted, RunnerError, worst
 from runner.report.report import Report

@@ -5,7 +5,7 @@ Nothing here does work: values are frozen dataclasses, seams are Protocols. Heav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
@@ -548,13 +548,22 @@ class Pool(Protocol):
 
 
 class Mode(Protocol):
-    """Who executes."""
+    """Who executes.
+
+    A class of your own inherits from this one, and defines `open`. The other methods do what is right for most. What is wrong with
+    its arguments it raises when it is made, as a `ConfigError`: that is told with all other problems of the config.
+    """
 
     def open(self, model: ModelSource, setup: Setup) -> Pool:
         """Start workers that each can obtain the model."""
 
-    def fits(self, setup: Setup) -> Fit | None:
-        """How many workers fit at once; `None` where there are no workers."""
+    def fits(self, setup: Setup) -> Fit | None:  # noqa: ARG002
+        """How many workers fit at once; `None` (default) where nothing limits them."""
+        return None
+
+    def ignored(self) -> Collection[str]:
+        """The keys of `resources` and `errors` that have no effect here, such as `resources.memory`: whoever sets one is told so."""
+        return ()
 
 
 class Model(Protocol):

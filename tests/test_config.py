@@ -205,10 +205,10 @@ def test_a_package_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from runner.config import crosscheck
+    from models import _imports
 
     assert place.exists()
-    monkeypatch.setattr(crosscheck, "find_spec", lambda name: None if name == absent else object())
+    monkeypatch.setattr(_imports, "find_spec", lambda name: None if name == absent else object())
     assert main([*DATA, *override.split()]) == 2
     assert told(capsys.readouterr().err) == [f"{said} (in a checkout of this project)"]
     assert main([*DATA, *override.split(), "predict.load_on=worker", "action=plan"]) in (0, 2)

@@ -58,6 +58,12 @@ def joined(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
 
 
+def at(values: Mapping[str, Any], group: str, name: str) -> Any:
+    """The value of a group's key, `None` if it is not there."""
+    node = values.get(group)
+    return node.get(name) if isinstance(node, dict) else None
+
+
 def is_missing(value: Any) -> bool:
     """Whether the config says that this must be given."""
     return isinstance(value, str) and value == MISSING

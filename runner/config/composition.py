@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.config import allowed
 from runner.config.check import nearest
-from runner.config.help import CONF
+from runner.config.options import CONF
 from runner.config.overrides import Examined, appended
 from runner.config.targets import importable, refused_by_hydra
 from runner.errors import ConfigError
@@ -261,6 +261,23 @@ def task_overrides(hydra_config: Any) -> list[str]:
     """The job's overrides as they were typed: merely looking at one would resolve `${oc.env:SECRET}`."""
     task: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     return [str(override) for override in task]
+
+
+def chosen(group: str) -> str:
+    """The option of a group that the config in use has, or several as they were typed; empty if that cannot be known."""
+    if not HydraConfig.initialized():
+        return ""
+    typed = [each.partition("=")[2] for each in task_overrides(HydraConfig.get()) if each.startswith(f"{group}=")]
+    return typed[-1] if typed else str(HydraConfig.get().runtime.choices.get(group) or "")
+
+
+def option_file(group: str) -> Path | None:
+    """The file of the chosen option of a group, wherever it lies; `None` if that cannot be known."""
+    if not HydraConfig.initialized():
+        return None
+    folders = [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    files = [folder / group / f"{chosen(group)}.yaml" for folder in folders]
+    return next((file for file in files if file.is_file()), None)
 
 
 def use(job: Composed) -> DictConfig:

@@ -8,8 +8,7 @@ from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, in the repository
+from runner.config.options import CONF, options
 
 HEAD = """\
 Batch prediction on Ray: a config chooses the model, the data, who executes and where predictions go.
@@ -75,7 +74,7 @@ def _groups(folders: Sequence[Path]) -> Iterator[str]:
     there = sorted(path.name for folder in folders for path in folder.glob("*/") if any(path.glob("*.yaml")))
     for group in dict.fromkeys([*ours, *there]):
         yield f"  {group}"
-        files = sorted(file for folder in folders for file in (folder / group).glob("*.yaml"))
+        files = sorted(file for folder in folders for file in options(folder / group))
         yield from (f"    {group + '=' + file.stem:<28} {_headline(file)}" for file in files)
 
 

@@ -10,7 +10,7 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.config.check import BROKEN, MISSING, joined, required
-from runner.config.help import CONF
+from runner.config.options import CONF
 
 
 def resolved(cfg: DictConfig, broken: Collection[str], problems: list[str]) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from itertools import chain, islice, takewhile
 from typing import Any, NamedTuple
 
-from runner.errors import Incomplete
+from runner.errors import ConfigError, Incomplete
 from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, is_private, remote_options
 from runner.process.threads import import_ahead
-from runner.types import Answer, Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Seconds, Setup, Work
+from runner.types import Answer, Auto, Done, Fit, Lost, Mode, ModelSource, Pool, Positive, Seconds, Setup, Work
 
 STILLBORN = 3  # actors in a row that never came up, before a job that has no other gives in
 
@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Actors:
+class Actors(Mode):
     """A pool of a fixed size, or one between two bounds.
 
     Attributes:
@@ -48,6 +48,22 @@ class Actors:
     idle_timeout: Seconds = 60.0
     max_tasks_in_flight_per_actor: Positive = 2
     ready_timeout: Seconds = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that contradict each other.
+
+        Raises:
+            ConfigError: They do.
+        """
+        bounds = {"mode.min_size": self.min_size, "mode.max_size": self.max_size}
+        given = {key: bound for key, bound in bounds.items() if bound is not None}
+        if given and self.size != "auto":
+            raise ConfigError(
+                f"mode.size={self.size}: is a fixed size, which makes no sense beside {' and '.join(given)}; "
+                "give one or the other"
+            )
+        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
+            raise ConfigError(f"mode.min_size={self.min_size}: is more than mode.max_size={self.max_size}")
 
     def open(self, model: ModelSource, setup: Setup) -> Pool:
         """Share the model and start the actors; returns when the first is up.

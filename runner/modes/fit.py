@@ -7,6 +7,13 @@ from collections.abc import Mapping, Sequence
 from runner.types import Fit, Resources
 
 MIB = 1024**2
+ONLY_RAY = (  # what nobody else hands out or follows
+    "resources.num_gpus",
+    "resources.memory",
+    "resources.resources",
+    "resources.accelerator_type",
+    "resources.scheduling_strategy",
+)
 
 
 def demands(resources: Resources) -> dict[str, float]:

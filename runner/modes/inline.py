@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from runner.modes.fit import ONLY_RAY
 from runner.predictor.vitals import with_vitals
 from runner.process.overlap import background
 from runner.process.pulse import PULSE, Moving
 from runner.process.threads import limit_threads
-from runner.types import Done, Model, ModelSource, Pool, Predictor, Setup, StopRequest, Vitals, Work
+from runner.types import Done, Mode, Model, ModelSource, Pool, Predictor, Setup, StopRequest, Vitals, Work
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ def beside_a_loop(act: Callable[[], T]) -> T:
 
 
 @dataclass(frozen=True)
-class Inline:
+class Inline(Mode):
     """No workers at all."""
 
     def open(self, model: ModelSource, setup: Setup) -> Pool:
@@ -36,8 +37,9 @@ class Inline:
             beside_a_loop(model.obtain)
         return InlinePool(_Stoppable(model, setup.signals), Moving(setup.moved))
 
-    def fits(self, setup: Setup) -> None:
-        """There is nothing to fit."""
+    def ignored(self) -> Collection[str]:
+        """What only Ray hands out, and the time limit: a call in this process cannot be stopped from within it."""
+        return (*ONLY_RAY, "errors.shard_timeout")
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,25 @@ import pickle
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import IO, Any
 
 from runner.errors import ConfigError, Incomplete
-from runner.modes.fit import fit
+from runner.modes.fit import ONLY_RAY, fit
 from runner.modes.serve import ROWS, UP
 from runner.predictor import weights
 from runner.process import apart
 from runner.process.pulse import Moving
 from runner.process.threads import thread_environment
-from runner.types import Auto, Done, Fit, Lost, ModelSource, Pool, Positive, Resources, Setup, Work
+from runner.types import Auto, Done, Fit, Lost, Mode, ModelSource, Pool, Positive, Resources, Setup, Work
 
 STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
 
 
 @dataclass(frozen=True)
-class Processes:
+class Processes(Mode):
     """Workers of our own.
 
     Attributes:
@@ -59,6 +59,10 @@ class Processes:
         """By the CPUs that this process may use: nobody hands out anything else here."""
         there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return fit([{"CPU": float(there)}], Resources(num_cpus=setup.resources.num_cpus))
+
+    def ignored(self) -> Collection[str]:
+        """What only Ray hands out."""
+        return ONLY_RAY
 
 
 def _keep(parcel: weights.Parcel, file: IO[bytes]) -> None:

@@ -9,13 +9,13 @@ from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, remote_options
 from runner.process.threads import import_ahead
-from runner.types import Auto, Done, Fit, ModelSource, Pool, Positive, Setup, Work
+from runner.types import Auto, Done, Fit, Mode, ModelSource, Pool, Positive, Setup, Work
 
 MOST_AHEAD = 32  # workers that import ahead of their first call
 
 
 @dataclass(frozen=True)
-class Tasks:
+class Tasks(Mode):
     """Stateless calls.
 
     Attributes:

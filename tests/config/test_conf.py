@@ -12,7 +12,7 @@ from outside import ROWS, predictions
 
 from runner import ConfigError, run
 from runner.__main__ import main
-from runner.config.help import CONF
+from runner.config.options import CONF
 from runner.config.targets import locate
 from runner.types import Errors, Predict, RayOptions, Resources
 

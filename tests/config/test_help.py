@@ -11,9 +11,10 @@ from outside import write_ops
 
 from runner.__main__ import main
 from runner.config import help as runner_help
+from runner.config.options import CONF, options
 
-GROUPS = sorted(path.name for path in runner_help.CONF.iterdir() if path.is_dir())
-OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in runner_help.CONF.glob("*/*.yaml"))
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+OPTIONS = sorted(f"{file.parent.name}={file.stem}" for group in CONF.iterdir() for file in options(group))
 IMPORTED = (
     "import sys, runner.__main__ as m; code = m.main(sys.argv[1:]); print('IMPORTED', *sys.modules); sys.exit(code)"
 )

@@ -255,6 +255,7 @@ class Imitated:
 def test_whatever_happens_the_shortest_queue_is_found_and_every_call_comes_back_once(events: list[str]) -> None:
     results = {"answer": [], "die": DIED, "memory": OUT_OF_MEMORY}
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(session, "nodes", lambda: [{"CPU": 4.0}])
         imitated = Imitated(patched)
         pool = imitated.pool(Actors(max_tasks_in_flight_per_actor=3), 2, 5)
         out: set[int] = set()
