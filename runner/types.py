@@ -137,7 +137,9 @@ class Reader(Protocol):
     """Reads fragments in a worker, several at once in threads. Small and picklable: it travels with every call."""
 
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table | Unreadable]:
-        """Yield the fragment's rows that pass the filters, in file order, never all in memory.
+        """Yield the fragment's rows that pass the filters, in the order of the input, never all in memory.
+
+        The iterator may be closed before its end, and in another thread than the one that read from it.
 
         Only the reader of a source that was asked to be tolerant may yield an `Unreadable`.
 
@@ -486,8 +488,8 @@ class Probe:
     stages: Stages = field(default_factory=Stages)
 
 
-Answer = list[Outcome] | Probe
-"""What one call to a worker returns: an outcome for each of its shards, or what a probe saw."""
+Answer = list[Outcome] | Probe | Failure
+"""What one call to a worker returns: an outcome for each of its shards, what a probe saw, or why it could do nothing at all."""
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,8 @@ def _coverage_problem(fragments: Sequence[Fragment]) -> str | None:
     ranges = [each.span for each in fragments if each.joinable and each.span]
     if ranges:
         return _gap("pieces", ranges) if len(ranges) == len(fragments) else "is planned whole, and in pieces"
+    if any(each.span for each in fragments):
+        return None  # only their source knows what such spans cover
     rows = [(each.first_row, each.first_row + each.rows) for each in fragments if each.rows is not None]
     return _gap("rows", rows) if len(rows) == len(fragments) else None
 

@@ -120,6 +120,16 @@ def test_presets_are_shown_as_they_are(name: str) -> None:
     assert (ROOT / "docs" / "flights" / "conf" / "job" / f"{name}.yaml").read_text() in page
 
 
+# ---------------------------------------------------------------- kinds of one's own
+
+
+@pytest.mark.parametrize("file", ["sqlite_rows.py"])
+def test_kinds_of_ones_own_are_shown_as_they_are_tested(file: str) -> None:
+    assert (
+        f"```python\n{(ROOT / 'tests/foreign' / file).read_text()}```" in (ROOT / "docs" / "extending.md").read_text()
+    )
+
+
 # ---------------------------------------------------------------- links
 
 LINK = re.compile(r"\[[^\]]*\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")

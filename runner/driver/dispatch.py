@@ -244,6 +244,9 @@ class Dispatcher:
             yield from self._lost(call, done.result)
         elif isinstance(done.result, Probe):
             yield done.result
+        elif isinstance(done.result, Failure):
+            for attempt in call.attempts:
+                yield from self._failure(attempt, replace(done.result, shard=attempt.shard.id))
         else:
             yield from self._outcomes(call, done.result)
 

@@ -16,6 +16,7 @@ from runner.errors import ConfigError, Incomplete
 from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, is_private, remote_options
+from runner.modes.work import packed
 from runner.process.threads import import_ahead
 from runner.types import Answer, Auto, Done, Fit, Lost, Mode, ModelSource, Pool, Positive, Seconds, Setup, Work
 
@@ -114,7 +115,7 @@ class _Predictor:
     def ready(self, packages: tuple[str, ...]) -> None:
         import_ahead(packages)
 
-    def execute(self, model: Box, work: Work, ticket: int) -> Answer:
+    def execute(self, model: Box, work: bytes, ticket: int) -> Answer:
         return execute(model, work, ticket)
 
 
@@ -266,7 +267,7 @@ class ActorPool:
     def submit(self, ticket: int, work: Work) -> None:
         """Queue a call on the actor with the shortest queue."""
         member = self._up.shortest()
-        call = ticket, member.handle.execute.remote(self._model, work, ticket)
+        call = ticket, member.handle.execute.remote(self._model, packed(work), ticket)
         self._leave(member)
         member.calls.append(call)
         self._enter(member)

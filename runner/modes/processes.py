@@ -15,6 +15,7 @@ from typing import IO, Any
 from runner.errors import ConfigError, Incomplete
 from runner.modes.fit import ONLY_RAY, fit
 from runner.modes.serve import ROWS, UP
+from runner.modes.work import packed
 from runner.predictor import weights
 from runner.process import apart
 from runner.process.pulse import Moving
@@ -116,7 +117,7 @@ class ProcessPool:
         member = next(member for member in self._members if member.ticket is None)
         member.ticket = ticket
         try:
-            member.apart.pipe.send_bytes(pickle.dumps(work))
+            member.apart.pipe.send_bytes(packed(work))
         except ConnectionError:  # it died while it had nothing to do
             self._ended.append(self._bury(member))
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from runner.errors import Incomplete
 from runner.modes.moving import tell
+from runner.modes.work import perform
 from runner.predictor import weights
 from runner.predictor.shipping import Delivered
-from runner.predictor.vitals import with_vitals
 from runner.process.pulse import PULSE
 from runner.process.signals import forks_by_default
 from runner.process.threads import limit_threads
-from runner.types import Answer, Lost, ModelSource, Predictor, Setup, Vitals, Work
+from runner.types import Answer, Lost, ModelSource, Predictor, Setup, Vitals
 
 _delivered: dict[str, Delivered] = {}  # the one model that this worker process holds, by the key of its box
 
@@ -82,13 +82,13 @@ def box(model: ModelSource, setup: Setup) -> Box:
     return Box(reference.hex(), reference, setup.num_threads, tuple(sys.path))
 
 
-def execute(model: Box, work: Work, ticket: int) -> Answer:
+def execute(model: Box, work: bytes, ticket: int) -> Answer:
     """Do one call's work in this worker process."""
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
     PULSE.begin(partial(tell, model.key, ticket))
     forks_by_default()  # Ray has a handler of its own for SIGTERM, and blocks SIGINT
-    return with_vitals(work.run(model), model)
+    return perform(work, model)
 
 
 def result_of(reference: Any) -> Answer | Lost:

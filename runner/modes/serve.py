@@ -9,9 +9,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from runner.modes.work import perform
 from runner.predictor import weights
 from runner.predictor.shipping import Delivered
-from runner.predictor.vitals import with_vitals
 from runner.process import apart, program
 from runner.process.pulse import PULSE
 from runner.process.threads import import_ahead, limit_threads
@@ -33,9 +33,9 @@ def serve(pipe: Connection[Any, Any], number: int) -> None:
     pipe.send_bytes(UP)
     model = Delivered(partial(weights.load, number), num_threads)
     while True:
-        work = pickle.loads(pipe.recv_bytes())
+        work = pipe.recv_bytes()
         PULSE.begin(lambda rows: pipe.send_bytes(ROWS + str(rows).encode()))
-        pipe.send_bytes(pickle.dumps(with_vitals(work.run(model), model)))
+        pipe.send_bytes(pickle.dumps(perform(work, model)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from runner.modes.moving import Looking
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, remote_options
+from runner.modes.work import packed
 from runner.process.threads import import_ahead
 from runner.types import Auto, Done, Fit, Mode, ModelSource, Pool, Positive, Setup, Work
 
@@ -85,7 +86,7 @@ class TaskPool:
 
     def submit(self, ticket: int, work: Work) -> None:
         """Submit a task."""
-        self.flying[ticket] = self.remote.remote(self.model, work, ticket)
+        self.flying[ticket] = self.remote.remote(self.model, packed(work), ticket)
 
     def wait(self, timeout: float) -> list[Done]:
         """Everything that has finished once something has."""

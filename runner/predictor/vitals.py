@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from dataclasses import replace
 
-from runner.types import Answer, Model, Probe, Receipt
+from runner.types import Answer, Model, Receipt
 
 COUNTERS = "/proc/self/statm"
 
@@ -25,7 +25,7 @@ def private_bytes() -> int | None:
 
 def with_vitals(answer: Answer, model: Model) -> Answer:
     """An answer whose receipts tell how this process bears its model."""
-    if isinstance(answer, Probe):
+    if not isinstance(answer, list):
         return answer
     vitals = model.vitals()
     return [replace(each, vitals=vitals.plus(each.vitals)) if isinstance(each, Receipt) else each for each in answer]

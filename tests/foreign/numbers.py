@@ -20,7 +20,7 @@ class Counting:
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         yield self.whole_rows(fragment, list(self.positions(fragment))).select(columns or ["x"])
 
-    def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:  # noqa: ARG002
+    def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
         return pa.table({"x": [number * self.scale for number in numbers]})
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
@@ -39,13 +39,13 @@ class Numbers(Source):
     def inspect(
         self,
         inputs: Sequence[Input],
-        needed: Mapping[str, str] | None = None,  # noqa: ARG002
+        needed: Mapping[str, str] | None = None,
     ) -> tuple[list[Fragment], pa.Schema | None]:
         pieces = range(0, 40, 10)
         fragments = [Fragment(file, 100, 10, first * self.apart) for file in inputs for first in pieces]
         return fragments, pa.schema([("x", pa.int64())])
 
-    def reader(self, schema: pa.Schema) -> Counting:  # noqa: ARG002
+    def reader(self, schema: pa.Schema) -> Counting:
         return Counting(self.scale)
 
 

@@ -1,0 +1,32 @@
+"""A call on its way to a worker process: pickled by the driver, and unpickled where everything that it names can be imported."""
+
+from __future__ import annotations
+
+import pickle
+
+from runner.predictor.vitals import with_vitals
+from runner.types import Answer, Failure, Model, Work
+from runner.words import exceptions
+
+REMEDY = "the code of a source or a sink must be importable in every worker (on a cluster: ray.runtime_env, or PYTHONPATH on the nodes)"
+
+
+def packed(work: Work) -> bytes:
+    """What a call asks a worker to do, as bytes; what was defined in a notebook or a script goes along."""
+    import cloudpickle
+
+    return bytes(cloudpickle.dumps(work))
+
+
+def perform(content: bytes, model: Model) -> Answer:
+    """Do what a call asks for, in a worker.
+
+    It is unpickled here, and not by Ray: Ray does that before any code of ours could say where modules lie, and would take a module
+    that is not found for a lost worker.
+    """
+    try:
+        work: Work = pickle.loads(content)
+    except Exception as error:
+        what = f"a worker cannot unpickle its work: {exceptions.told(error)}; {REMEDY}"
+        return Failure("", "model", what, exceptions.whole(error), exceptions.where(error))
+    return with_vitals(work.run(model), model)
