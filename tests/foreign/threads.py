@@ -35,7 +35,7 @@ class Threads(Mode):
         model.obtain()
         return ThreadsPool(model, self.size, ThreadPoolExecutor(self.size))
 
-    def fits(self, setup: Setup) -> Fit:  # noqa: ARG002
+    def fits(self, setup: Setup) -> Fit:
         """As many as were asked for."""
         return Fit(self.size, f"mode.size={self.size} threads")
 
