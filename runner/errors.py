@@ -14,6 +14,7 @@ Messages name the key, the value, what was expected and what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from runner.words.secrets import hide
 
@@ -22,21 +23,23 @@ class RunnerError(Exception):
     """Base of everything this package raises on purpose.
 
     Attributes:
-        kind: Of the failed shard that it tells of, if there is one.
-        details: The traceback of where it happened, if that was elsewhere.
+        kind: The kind of failure of the shard that it is about, if there is one.
+        details: The traceback from the process in which it happened, if that was another one.
+        report: What the run did before it ended so: a `runner.Report`. `None` before a run has begun.
     """
 
     exit_code = 1
     kind = ""
     details = ""
+    report: Any = None
 
     def __init__(self, message: str = "", *, details: str = "") -> None:
-        """Take what to tell people, and the whole traceback of what is behind it, for the record."""
+        """Take the message for people, and the whole traceback of the cause, for the record."""
         super().__init__(message)
         self.details = details
 
     def __str__(self) -> str:
-        """The message, without credentials: it may quote what somebody else raised."""
+        """The message without credentials, since it may quote an error of somebody else's code."""
         return hide(super().__str__())
 
     def __repr__(self) -> str:
@@ -96,7 +99,11 @@ class Told(Exception):
 
 
 class NothingToDo(Exception):
-    """No worker is needed: all that is planned is done, or there is nothing to plan. Ends no job; `runner.job` takes it back."""
+    """No worker is needed, because no shard is pending. `runner.job` raises it and catches it again; no user ever sees it.
+
+    It is an exception because it is found out inside of a mode's `open`, where the model is about to be loaded: `open` of any mode,
+    also of one that somebody else wrote, ends there without knowing why.
+    """
 
 
 WORST_FIRST = (2, 1, 75)

@@ -66,7 +66,7 @@ def run(job: Job, show: Progress | None = None) -> Report:
 
 @contextlib.contextmanager
 def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
-    """The sink marked as this run's: the first write, which shows whether it can be written at all."""
+    """Mark the sink as this run's. It is the first write, which shows whether the sink can be written at all."""
     with contextlib.ExitStack() as stack:
         with telling(sink, SinkRefused):
             stack.enter_context(ledger.mark)
@@ -74,7 +74,7 @@ def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
 
 
 def look_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
-    """Start workers while the input is looked at, unless all that was planned is done: then only if there is more.
+    """Start workers while the input is surveyed, and predict. If all recorded plans are done, start them only if there is new input.
 
     Raises:
         ConfigError: The input cannot be used.
@@ -97,7 +97,7 @@ def _listed(job: Job, account: Account) -> Survey:
 
 
 def _needed(looking: Future[Survey], seconds: float | None = None) -> None:
-    """Go on if there is something to do, or if that takes longer than so many seconds to find out.
+    """Return if the survey found something to do, or if it takes longer than so many seconds.
 
     Raises:
         NothingToDo: There is not.
@@ -139,7 +139,7 @@ def _ray_seconds() -> float:
 
 
 def _asked(signals: Signals, account: Account) -> bool:
-    """Whether the job was asked to stop; said when it is noticed.
+    """Whether the job was asked to stop. People are told when that is noticed.
 
     Raises:
         Incomplete: Another run has taken the sink over.
@@ -152,7 +152,7 @@ def _asked(signals: Signals, account: Account) -> bool:
 
 @contextlib.contextmanager
 def opened_pool(job: Job, looking: Future[Survey], show: Progress, signals: Signals) -> Iterator[Pool]:
-    """Workers that have, or will load, the model; none is left afterwards.
+    """A pool of workers for the model. It is closed afterwards.
 
     Raises:
         NothingToDo: None is needed.

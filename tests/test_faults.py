@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from test_cluster import environment
 from test_job import predicted
 
-from runner import Incomplete, JobFailed, Report, run
+from runner import Incomplete, JobFailed, Report, RunnerError, run
 
 FILES = 4
 RESTARTS = 20  # more than any plan here can need
@@ -134,7 +134,7 @@ def test_a_stuck_shard_is_named_stopped_and_tried_again(
     ],
 )  # fmt: skip
 def test_beyond_its_budget_a_job_fails_says_so_and_continues(
-    executor: Runs, tmp_path: Path, outcomes: list[str], budget: dict[str, int], error: type[Exception], told: str
+    executor: Runs, tmp_path: Path, outcomes: list[str], budget: dict[str, int], error: type[RunnerError], told: str
 ) -> None:
     _fails_then_continues(executor, planned(tmp_path, {1: outcomes}, **budget), tmp_path, error, told, len(outcomes))
 
@@ -157,12 +157,12 @@ def test_a_shard_that_stays_stuck_is_given_up(tmp_path: Path) -> None:
 
 
 def _fails_then_continues(
-    execute: Callable[[dict[str, Any]], Report], config: dict[str, Any], tmp_path: Path, error: type[Exception], told: str, bad: int
+    execute: Callable[[dict[str, Any]], Report], config: dict[str, Any], tmp_path: Path, error: type[RunnerError], told: str, bad: int
 ) -> None:  # fmt: skip
     """The same config twice: the first time a shard uses up `bad` outcomes and fails, the second time it finds none."""
     with pytest.raises(error, match=told) as raised:
         execute(config)
-    report: Report = raised.value.report  # type: ignore[attr-defined]
+    report: Report = raised.value.report
     assert report.exit_code == (75 if error is Incomplete else 1)
     assert report.status == ("incomplete" if error is Incomplete else "failed")
     assert not (tmp_path / "out/_SUCCESS").exists()

@@ -587,14 +587,14 @@ def test_the_first_batch_follows_the_policy_too(executor: Runs, tmp_path: Path) 
     with pytest.raises(JobFailed, match="cannot predict 3") as failed:
         executor(job(tmp_path, "failing_on", **{"model.value": 3, "errors.stop_after_failed_shards": 5}))
     assert len(parts(tmp_path)) == 2, "the other shards did not go on"
-    assert failed.value.report.remaining == 1  # type: ignore[attr-defined]
+    assert failed.value.report.remaining == 1
 
 
 def test_a_first_batch_that_ends_the_job_tells_what_remains(executor: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=3)
     with pytest.raises(JobFailed) as failed:
         executor(job(tmp_path, "failing_on", **{"model.value": 3}))
-    assert (failed.value.report.remaining, failed.value.report.shards) == (3, 3)  # type: ignore[attr-defined]
+    assert (failed.value.report.remaining, failed.value.report.shards) == (3, 3)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:

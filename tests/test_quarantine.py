@@ -124,7 +124,7 @@ def test_what_was_put_aside_does_not_pass_for_predicted_under_strict(tmp_path: P
         TooManyBadRows, match=r"4 of 100 rows are bad; .* allows 0.03 of the rows seen, which is 3: "
     ) as too_many:
         run(quarantine_job(tmp_path, mode="inline", **{"errors.max_bad_rows": 0.03}))
-    assert too_many.value.report.next_command is None  # type: ignore[attr-defined]
+    assert too_many.value.report.next_command is None
     strict = {**quarantine_job(tmp_path, mode="inline"), "errors": "strict"}
     with pytest.raises(
         TooManyBadRows, match=r"have put 4 rows aside in \S+/_runner/quarantine/; run it with errors=quar"

@@ -1,4 +1,4 @@
-"""One run's account: its ledger, its report, and what it shows."""
+"""What one run has done so far: it counts into the report, records in the ledger, and shows progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.driver.dispatch import Committed, Dispatcher, Event, Retried
 from runner.driver.job import Job
 from runner.driver.progress import Progress
 from runner.driver.survey import Survey
-from runner.errors import TooManyBadRows
+from runner.errors import RunnerError, TooManyBadRows
 from runner.fingerprint.fields import versions
 from runner.ledger import quarantine
 from runner.ledger.ledger import Ledger
@@ -27,7 +27,7 @@ NOTES = 10  # lines of notes in a report before quarantined rows are only counte
 
 
 class Account:
-    """One run's ledger, report and progress; a context that closes the report however the run ends."""
+    """Keeps the count of one run. A context: at its end the report is complete, however the run ends."""
 
     def __init__(self, job: Job, show: Progress, ledger: Ledger, report: Report) -> None:
         self.job, self.show, self.ledger, self.report = job, show, ledger, report
@@ -49,29 +49,29 @@ class Account:
         self._end(error)
 
     def begin(self, survey: Survey) -> None:
-        """Note what there is to do."""
+        """Take over what the survey found: its notes, and the number of shards."""
         self.note(survey.notes)
         self.report.shards = len(self.ledger.shards) + len(survey.new)
         if not survey.pending and self.ledger.recorded is None:  # an empty input, allowed
             self.ledger.record_recipe(Recorded(self.job.fields, survey.schema, None, self.job.config, versions()))
 
     def note(self, notes: Sequence[str]) -> None:
-        """Tell people, now and in the report."""
+        """Show notes now, and keep them in the report."""
         self.report.notes += notes
         for note in notes:
             self.show.say(f"note: {note}")
 
     def proved(self, event: Event, shard: Shard) -> None:
-        """Count what became of a first batch: what is kept of it is not predicted again."""
+        """Count the time of a first batch that is kept, since its rows are not predicted again."""
         if isinstance(event, Probe) and event.kept:
             self._kept.append(shard)
             self.report.predicting_seconds += sum(event.stages)
             self.report.stages = self.report.stages.plus(event.stages)
         elif isinstance(event, Retried):
-            self._tell_again(event)
+            self._show_retry(event)
 
     def tried(self, dispatcher: Dispatcher) -> None:
-        """Count what the first batch of a shard took, beside what the shards will take."""
+        """Count the retries and lost workers of a first batch, apart from those of the shards."""
         self._count_tries(dispatcher)
         self._tried = self.report.retries, self.report.lost_workers
 
@@ -80,7 +80,7 @@ class Account:
         self.report.retries, self.report.lost_workers = retries + dispatcher.retries, lost + dispatcher.lost_workers
 
     def started(self, pending: Sequence[Shard]) -> None:
-        """Begin to predict."""
+        """Note that the pending shards are about to be submitted."""
         self.report.shards = len(self.ledger.shards)
         self.report.committed_before = self.report.shards - len(pending)
         counts = [shard.rows for shard in pending]
@@ -89,7 +89,7 @@ class Account:
         self._predicting = time.monotonic()
 
     def take(self, event: Event, dispatcher: Dispatcher) -> None:
-        """Record what became of a shard, or of a try."""
+        """Count and show what became of a shard or of one try."""
         report = self.report
         self._count_tries(dispatcher)
         if isinstance(event, Committed):
@@ -100,9 +100,9 @@ class Account:
             self.show.say(f"failed: {event.message}")
             self.show.update(dispatcher.in_flight, failure=event)
         elif isinstance(event, Retried):
-            self._tell_again(event)
+            self._show_retry(event)
 
-    def _tell_again(self, event: Retried) -> None:
+    def _show_retry(self, event: Retried) -> None:
         self.show.say(f"trying {event.shard.name} again in {event.wait:.1f} s: {event.reason}")
 
     def _count(self, receipt: Receipt, shard: Shard) -> None:
@@ -122,7 +122,7 @@ class Account:
         self.hold_to_budget()
 
     def refuse_put_aside(self) -> None:
-        """Rows without a prediction must not pass for predicted ones under `errors=strict`, unless a run was completed with them.
+        """Refuse to go on under `errors=strict` where earlier runs have put rows aside that no completed run has accepted.
 
         Raises:
             TooManyBadRows: Earlier runs have put rows aside, which this job does not allow.
@@ -137,7 +137,7 @@ class Account:
             )
 
     def hold_to_budget(self, *, final: bool = False) -> None:
-        """Stop when too many rows, of this run and of those before it, went to quarantine.
+        """Stop if this run and those before it put more rows into quarantine than `errors.max_bad_rows` allows.
 
         Raises:
             TooManyBadRows: Naming the first few.
@@ -154,7 +154,7 @@ class Account:
             )
 
     def draining(self, number: int) -> None:
-        """Say once that a signal was noticed."""
+        """Say that the job is stopping, the first time that the signal is noticed."""
         if not self._draining:
             self._draining = True
             grace = self.job.errors.grace_period
@@ -163,12 +163,12 @@ class Account:
             )
 
     def predicted(self, workers: int) -> None:
-        """The last answer is there."""
+        """Note that the last shard has been answered, by so many workers."""
         self.report.predicting_seconds += time.monotonic() - self._predicting
         self.report.wait = max(0.0, workers * self.report.predicting_seconds - sum(self.report.stages))
-        self._tell_of_writes()
+        self._note_written_weights()
 
-    def _tell_of_writes(self) -> None:
+    def _note_written_weights(self) -> None:
         vitals = self.report.vitals
         if vitals.written_bytes > vitals.worth_telling:
             own = f"{size(vitals.written_bytes)} of the {size(vitals.model_bytes)}"
@@ -181,10 +181,11 @@ class Account:
         report.committed_before = len(self.ledger.committed) - report.committed
         if error is not None:
             ended(report, error, report.ended)
-            error.report = report  # type: ignore[attr-defined]
+            if isinstance(error, RunnerError):
+                error.report = report
         for shard in self._kept:
             with contextlib.suppress(OSError):  # the next run deletes it
                 self.ledger.store.delete(first_batch.file_name(self.ledger.run_id, shard.id))
         if self.ledger.recorded is not None:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
+            with contextlib.suppress(Exception):  # people need the first error, not what follows from it
                 self.ledger.flush()

@@ -1,4 +1,4 @@
-"""The window of calls in flight, retries with backoff, budgets and deadlines.
+"""Which shards are in flight: it fills the workers, retries with backoff, and keeps budgets and deadlines.
 
 Knows nothing of Ray: it drives a `Pool`. Every decision is a pure function that takes `now`, tested with a fake clock.
 """
@@ -18,24 +18,27 @@ from runner.storage.transience import backoff
 from runner.types import Done, Errors, Failure, FailureKind, Lost, Outcome, Pool, Probe, Receipt, Shard, Work
 from runner.worker.care import CARELESS, Care
 
-CALL_SECONDS = 0.25  # of work in one call, at least
-MOST_SECONDS = 5.0  # of work in a call of several shards
-EDGES = 0.05  # of a call may pass while nothing is predicted: before its first batch, after its last
-MOST_PER_CALL = 64
+CALL_SECONDS = 0.25  # the least work of a call, if there are shards enough
+MOST_SECONDS = 5.0  # the most work of a call of several shards
+EDGES_SHARE = 0.05  # of a call's time may pass before its first batch and after its last, while nothing is predicted
+MOST_PER_CALL = 64  # shards
 FAIR_CALLS = 4  # calls that each worker should still get
-UNBLAMED_WAIT = (
-    0.25  # seconds before a call that its worker lost unseen: an actor that cannot be reached is not asked in a loop
+UNBLAMED_WAIT_SECONDS = (
+    0.25  # before a call is repeated that never began: an unreachable actor must not be called in a loop
 )
-LONGEST_WAIT = 0.5  # seconds between two looks at signals and deadlines
+LONGEST_WAIT_SECONDS = 0.5  # for an answer, before signals and deadlines are looked at again
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A shard on its way: what it has used of its budgets, and when it may be tried (again).
+    """A shard that is not committed yet: how many tries it has used up, and when the next one may begin.
 
     Attributes:
+        retries: Tries after transient errors so far.
+        lost: Tries so far whose worker died, or did not answer in time.
+        not_before: When the next try may begin, in seconds of the dispatcher's clock.
         alone: Whether it must have a call of its own, because its last call was lost.
-        care: How it is to be predicted, after what happened to it.
+        care: How carefully it is predicted, after what happened before.
     """
 
     shard: Shard
@@ -47,14 +50,14 @@ class Attempt:
 
 
 class Committed(NamedTuple):
-    """A shard whose part is there, and what its worker says of it."""
+    """A shard whose part is published, with the receipt of its worker."""
 
     shard: Shard
     receipt: Receipt
 
 
 class Retried(NamedTuple):
-    """A shard that will be tried again, and why."""
+    """A shard that will be tried again: why, and in how many seconds."""
 
     shard: Shard
     reason: str
@@ -66,14 +69,14 @@ Event = Committed | Failure | Retried | Probe
 
 @dataclass
 class Call:
-    """What is in flight under one ticket."""
+    """A call in flight: the shards that one worker predicts one after the other."""
 
     attempts: tuple[Attempt, ...]
     running_since: float | None = None
 
 
-def again(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter: float) -> Attempt | None:
-    """The next try of a failed shard, `None` if it has failed for good."""
+def next_attempt(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter: float) -> Attempt | None:
+    """The next try of a shard that failed; `None` if its budget is used up, or if a retry cannot help."""
     if failure.kind == "transient" and attempt.retries < policy.max_retries:
         wait = backoff(attempt.retries, jitter)
         return replace(attempt, retries=attempt.retries + 1, not_before=now + wait)
@@ -85,7 +88,7 @@ def again(attempt: Attempt, failure: Failure, policy: Errors, now: float, jitter
 
 
 def exhausted(attempt: Attempt, failure: Failure) -> Failure:
-    """The failure with what was tried before giving up."""
+    """The failure, with the number of tries in its message if it was tried again."""
     lost = (attempt.lost, "errors.max_lost_workers")
     tries = {"transient": (attempt.retries, "errors.max_retries"), "lost": lost, "memory": lost, "timeout": lost}
     if failure.kind not in tries:
@@ -95,7 +98,7 @@ def exhausted(attempt: Attempt, failure: Failure) -> Failure:
 
 
 class Pace(NamedTuple):
-    """What calls have taught so far, as moving averages: shards come largest first, and later ones may be quicker.
+    """How long shards take, learnt from the calls so far. Moving averages: the largest shards come first, so later ones are quicker.
 
     Attributes:
         shard: Seconds of a shard.
@@ -108,29 +111,29 @@ class Pace(NamedTuple):
 
     @classmethod
     def of(cls, receipts: Sequence[Receipt]) -> Pace:
-        """That of one call, by the receipts that it brought."""
+        """The pace of one call, from its receipts."""
         stages = [receipt.stages for receipt in receipts]
         edges = max(each.read for each in stages) + max(each.write for each in stages)
         return cls(sum(map(sum, stages)) / len(stages), edges)
 
     def after(self, before: Pace | None) -> Pace:
-        """With what was known before."""
+        """The moving average of this pace and the one before."""
         return self if before is None else Pace(*(0.8 * was + 0.2 * now for was, now in zip(before, self, strict=True)))
 
     def filling(self) -> int:
-        """How many shards make a call in which the edges are small, and so is what Ray takes."""
-        seconds = min(MOST_SECONDS, max(CALL_SECONDS, self.edges / EDGES))
+        """How many shards make a call so long that its edges, and the cost of the call itself, hardly count."""
+        seconds = min(MOST_SECONDS, max(CALL_SECONDS, self.edges / EDGES_SHARE))
         return int(seconds / max(self.shard, 1e-6))
 
 
 def call_size(due: Iterable[Attempt], pending: int, workers: int, pace: Pace | None) -> int:
-    """How many of the first pending shards go into one call: as many as fill it, but never so many that other workers starve.
+    """How many of the first pending shards go into one call: enough to fill it, but few enough to leave work for the other workers.
 
     Args:
-        due: Those that are tried again, which are next.
-        pending: How many shards there are, these included.
-        workers: That share them.
-        pace: `None` before the first call has taught it.
+        due: Attempts that are due again; they come first.
+        pending: Shards that are to be submitted, `due` included.
+        workers: How many workers share them.
+        pace: `None` before the first call has ended.
     """
     fair = max(1, pending // (FAIR_CALLS * max(1, workers)))
     filling = 1 if pace is None else pace.filling()
@@ -145,8 +148,8 @@ class Dispatcher:
     """Sends shards to a pool until each is committed or has failed.
 
     Attributes:
-        stopped_early: Whether shards were left because of failures or a stop.
-        in_flight: Shards that are in a worker's hands.
+        stopped_early: Whether shards were left undone, because of failures or because the job was asked to stop.
+        in_flight: Shards that were submitted and not answered yet.
         retries: Tries after transient errors so far.
         lost_workers: Workers that died so far.
     """
@@ -160,13 +163,21 @@ class Dispatcher:
         stop: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the workers, what turns shards into work for them, the budgets, and who may ask to stop."""
+        """Nothing is submitted yet.
+
+        Args:
+            pool: The workers.
+            work: Makes a call's work of its shards, and of how carefully they are predicted.
+            policy: Budgets and deadlines.
+            stop: Whether the job was asked to stop.
+            now: Seconds of a clock that never goes back.
+        """
         self.stopped_early = False
         self.in_flight = self.retries = self.lost_workers = self._failed = self._tickets = 0
         self._pool, self._work, self._policy, self._stop, self._now = pool, work, policy, stop, now
         self._untried: deque[Shard] = deque()
-        self._due: deque[Attempt] = deque()  # what is tried again, before what is untried
-        self._waiting: list[tuple[float, int, Attempt]] = []  # a heap: what is due first, first
+        self._due: deque[Attempt] = deque()  # tried before; they go before untried ones
+        self._waiting: list[tuple[float, int, Attempt]] = []  # a heap by the time at which each is due
         self._calls: dict[int, Call] = {}
         self._drain_until: float | None = None
         self._next_look = 0.0
@@ -174,7 +185,7 @@ class Dispatcher:
         self._pace: Pace | None = None
 
     def run(self, shards: Sequence[Shard]) -> Iterator[Event]:
-        """Yield what becomes of the shards, as it becomes known; ends when nothing more will."""
+        """Submit the shards, and yield what becomes of each as soon as it is known. Ends when all are settled, or the job stops."""
         self._untried.extend(shards)
         while self._unfinished():
             self._submit_what_fits()
@@ -232,12 +243,12 @@ class Dispatcher:
 
     def _patience(self) -> float:
         next_retry = self._waiting[0][0] if self._waiting else float("inf")
-        return max(0.0, min(LONGEST_WAIT, next_retry - self._now()))
+        return max(0.0, min(LONGEST_WAIT_SECONDS, next_retry - self._now()))
 
     # ------------------------------------------------ settling
 
     def _settle(self, done: Done) -> Iterator[Event]:
-        if done.ticket not in self._calls:  # given up before it finished
+        if done.ticket not in self._calls:  # it was given up before it answered
             return
         call = self._take(done.ticket)
         if isinstance(done.result, Lost):
@@ -271,11 +282,13 @@ class Dispatcher:
                 kind: FailureKind = "memory" if lost.memory else "lost"
                 yield from self._failure(attempt, Failure(attempt.shard.id, kind, lost.reason))
             else:
-                self._postpone(replace(attempt, not_before=self._now() + UNBLAMED_WAIT))
+                self._postpone(replace(attempt, not_before=self._now() + UNBLAMED_WAIT_SECONDS))
 
     def _failure(self, attempt: Attempt, failure: Failure) -> Iterator[Event]:
         now = self._now()
-        following = again(attempt, failure, self._policy, now, self._jitter.random())
+        following = next_attempt(attempt, failure, self._policy, now, self._jitter.random())
+        # A model that does not load fails every shard alike. Its first failure counts as all the failures that the job allows
+        # (`errors.stop_after_failed_shards`), so that nothing more is submitted.
         if following is None:
             self._failed += self._policy.stop_after_failed_shards if failure.kind == "model" else 1
             yield exhausted(attempt, failure)
@@ -290,7 +303,7 @@ class Dispatcher:
         limit, now = self._policy.shard_timeout, self._now()
         if limit is None or now < self._next_look:
             return
-        self._next_look = now + LONGEST_WAIT
+        self._next_look = now + LONGEST_WAIT_SECONDS
         for ticket in self._pool.running():
             call = self._calls.get(ticket)
             if call is None:

@@ -1,4 +1,4 @@
-"""What a config decides, checked and built: the value that everything else starts from."""
+"""`Job`: everything that a config decides, checked and built. Every action starts from this value."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from runner.types import Auto, Errors, Loader, Mode, Predict, RayOptions, Resour
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a config decides, checked and built.
+    """One job.
 
     Attributes:
         batch_size: Rows per call of the predictor, counted from each shard's start.
         shard_bytes: Target size of a shard; `auto` goes by the input's size; `None` is one shard per file.
         source_made: Of a source that is not built in: its code, and the arguments it was made with.
-        references: Texts that the environment gave, each with what refers to it.
+        references: Values that came from environment variables, each with the interpolation that named it.
         config: The resolved config, redacted, for the records.
         sink_path: The sink's path as it was given, `None` if it was not.
         command: What continues this job, for people.
@@ -49,14 +49,14 @@ class Job:
 
     @property
     def accepted(self) -> list[str]:
-        """The fields whose difference `sink.accept` lets pass; one that is named by a reference was resolved with the config."""
+        """The fingerprint fields of `sink.accept`, also under the interpolations that their names came from."""
         return [
             spelled for name in self.sink.accept for spelled in dict.fromkeys((name, self.references.get(name, name)))
         ]
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """What the fingerprint is made of: artifacts are read once per job."""
+        """The fields of the fingerprint. Artifacts are checksummed when they are first asked for, once per job."""
         source = source_settings(self.source, self.source_made)
         fields = fingerprint_fields(
             self.model, self.predict, source, self.sink.settings(), self.batch_size, self.references

@@ -1,4 +1,4 @@
-"""How every action begins: the sink's records are read, the input is looked at, and errors of a storage are told as such."""
+"""What a run, a preview and a verification share: they open the ledger, survey the input, and translate storage errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_ledger(job: Job, run_id: str) -> Ledger:
 
 
 def survey_of(job: Job, ledger: Ledger) -> Survey:
-    """What there is to do.
+    """List the input and hold it against the recorded plans.
 
     Raises:
         ConfigError: The input cannot be used.
@@ -46,7 +46,7 @@ def survey_of(job: Job, ledger: Ledger) -> Survey:
 
 @contextlib.contextmanager
 def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
-    """Errors of a storage, told with what it is used for: `Incomplete` where a later try may not meet them."""
+    """Translate storage errors: to `Incomplete` where a later try may succeed, else to `refusal`. The message begins with `what`."""
     try:
         yield
     except Exception as error:
@@ -58,7 +58,7 @@ def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(job: Job) -> Iterator[None]:
-    """The source held open, as it asks for while its inputs are listed and read.
+    """Hold the source open while its inputs are listed and read, as it asks for.
 
     Raises:
         ConfigError: It cannot be used.
@@ -71,7 +71,7 @@ def reading(job: Job) -> Iterator[None]:
 
 
 def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
-    """What the mode needs to know."""
+    """What a mode is told of the job beside the model."""
     path = job.sink.store.root
     given = job.sink_path or ""
     relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
@@ -79,6 +79,6 @@ def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
 
 
 def _packages(job: Job) -> tuple[str, ...]:
-    """What a worker imports before it has predicted a batch: by the config, or because the loader's module did."""
+    """What workers import ahead of their first batch: packages that the config names, or that the loader's module has imported."""
     named = {job.predict.input, *job.model.target.split(".")}
     return ("pyarrow.parquet", *(name for name in FRAMEWORKS if name in named or name in sys.modules))

@@ -1,4 +1,4 @@
-"""What every part of a sink will look like: one schema, declared, recorded or probed, before the first part is written."""
+"""The one schema of all parts: declared, recorded, or learnt from a first batch before the first part is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Signals) -> WorkOrder:
-    """How every shard is predicted, with the schema that every part will have; recorded if it was not.
+    """Decide how every shard is predicted and which schema all parts have, and record it.
 
     Raises:
         ConfigError: The sink cannot hold that schema, or a kept column has a prediction's name.
@@ -38,7 +38,7 @@ def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sign
     ledger = account.ledger
     order = replace(_order(job, survey, ledger.recorded), run=ledger.run_id, secrets=known())
     declared = final = order.predictions is not None
-    if not declared or ledger.replaces:  # an older output is given up only for a model that has predicted something
+    if not declared or ledger.replaces:  # an older output is deleted only for a model that has predicted a batch
         order, seen = prove(job, order, survey, account, pool, signals)
         final = declared or seen
     _check(job, order)
@@ -121,7 +121,7 @@ def prove(
 def _first(
     job: Job, order: WorkOrder, shard: Shard, account: Account, pool: Pool, signals: Signals, *, last: bool
 ) -> Probe | Failure | None:
-    """What came of the first batch of a shard; nothing if the job was asked to stop."""
+    """The probe of a shard's first batch, or its failure; `None` if the job was asked to stop."""
     found: Probe | Failure | None = None
     dispatcher = Dispatcher(pool, partial(ProveFirst, order, last), job.errors, stop=signals.asked)
     with account.show.during(f"predicting the first batch{_rows_of(job, shard)}"):
@@ -149,7 +149,7 @@ def _with_schema(order: WorkOrder, serialized: bytes | None) -> WorkOrder:
 
 
 def raise_for(failures: Sequence[Failure]) -> None:
-    """Raise for what kept shards from being committed: a rerun helps (`Incomplete`) or does not (`JobFailed`).
+    """Raise an error for the shards that failed, if there are any: `Incomplete` if a rerun may help, else `JobFailed`.
 
     Raises:
         JobFailed: Data or model failed.

@@ -1,4 +1,4 @@
-"""From fragments to shards, and in which order they are predicted. Pure functions: no storage, no clock, no Ray."""
+"""Group fragments into shards, and order the shards for execution. Pure functions: no storage, no clock, no Ray."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from runner.errors import ConfigError
 from runner.types import Fragment, Shard
 
 MIB = 1024**2
-LARGEST_SHARD = 128 * MIB
+LARGEST_SHARD = 128 * MIB  # of shard_bytes=auto
 SMALLEST_AUTO_SHARD = MIB
-WANTED_SHARDS = 64
+WANTED_SHARDS = 64  # for a small input
 
 
 def target_bytes(total: int) -> int:
     """The shard size that `shard_bytes=auto` means for an input of `total` bytes.
 
-    128 MiB, and finer for small inputs so that they still spread over about 64 workers, but never under 1 MiB. Only the
-    input decides: were it the cluster, the same job would write other parts elsewhere.
+    128 MiB; for a small input less, so that about 64 workers share it, but at least 1 MiB. Only the input decides: if the
+    cluster did, the same job would write other parts on another cluster.
     """
     return min(LARGEST_SHARD, max(SMALLEST_AUTO_SHARD, total // WANTED_SHARDS))
 
@@ -33,20 +33,20 @@ def make_shards(
     """Group fragments, in input order, into shards of about `shard_bytes`.
 
     Args:
-        fragments: All that is to be predicted, each file's fragments together and in order.
-        shard_bytes: Target size: a shard is closed before it would pass it. `None`: one shard per file.
+        fragments: All that is to be predicted. The fragments of one input stand together, in order.
+        shard_bytes: Target size: a shard is closed before it would become larger. `None`: one shard per input.
         first_sequence: Number of the first shard.
-        fingerprint: Of the job; parts of different jobs never share a name.
+        fingerprint: The job's; it is part of the ids, so that parts of different jobs never have the same name.
 
     Raises:
         ConfigError: Nothing tells two fragments apart.
     """
     refuse_twice(fragments)
-    groups = _per_file(fragments) if shard_bytes is None else _towards(fragments, shard_bytes)
+    groups = _per_input(fragments) if shard_bytes is None else _towards(fragments, shard_bytes)
     return [_shard(first_sequence + i, group, fingerprint) for i, group in enumerate(groups)]
 
 
-def _per_file(fragments: Sequence[Fragment]) -> Iterator[list[Fragment]]:
+def _per_input(fragments: Sequence[Fragment]) -> Iterator[list[Fragment]]:
     for _, group in groupby(fragments, key=lambda fragment: fragment.input.name):
         yield list(group)
 
@@ -82,7 +82,7 @@ def _joined(fragments: list[Fragment]) -> Iterator[Fragment]:
 
 
 def _goes_on(first: Fragment, second: Fragment) -> bool:
-    """Whether one fragment ends where the next begins: what lies apart is read apart."""
+    """Whether the second fragment begins where the first one ends."""
     both = first.joinable and second.joinable and first.input.name == second.input.name
     return both and _range(first)[1] == _range(second)[0]
 
@@ -106,17 +106,16 @@ def _shard_id(fragments: Iterable[Fragment], fingerprint: str) -> str:
 
 
 def _identity(fragment: Fragment) -> list[Any]:
-    """What tells a fragment from every other: its input, and its span.
+    """What identifies a fragment: its input and its span.
 
-    Where there is no span, the first row tells; it is left out for the beginning of an input, so that a whole file has the id that
-    it always had.
+    Without a span its first row does. Row 0 is left out, so that the ids of whole files stay those of earlier versions.
     """
     begins = [fragment.first_row] if fragment.span is None and fragment.first_row else []
     return [fragment.input.name, fragment.input.version, fragment.span, *begins]
 
 
 def refuse_twice(fragments: Iterable[Fragment]) -> None:
-    """Refuse fragments that nothing tells apart: their shards would have one id, and one would be taken for the other.
+    """Refuse two fragments with the same identity: their shards would have the same id, and one would count as the other.
 
     Raises:
         ConfigError: A source gave such fragments; the message says what its author can do.
@@ -135,16 +134,16 @@ def refuse_twice(fragments: Iterable[Fragment]) -> None:
 
 
 def execution_order(shards: Iterable[Shard]) -> list[Shard]:
-    """Largest first, so that no big shard starts last and runs alone; ties in input order."""
+    """The largest shards first, so that no big one starts last and runs alone; equal ones in input order."""
     ordered = sorted(shards, key=lambda shard: shard.sequence)
     ordered.sort(key=lambda shard: shard.bytes, reverse=True)  # which leaves ties as they are
     return ordered
 
 
 def keeps_workers_idle(shards: Sequence[Shard], shard_bytes: int, workers: int) -> list[Shard]:
-    """The shards that cannot be made smaller, although `shard_bytes` asked for that, and that end long after all others.
+    """The shards that end long after all others, because they are larger than `shard_bytes` and their source cannot split them.
 
-    A worker that predicts such a shard has twice or more of what would be its share.
+    Such a shard is at least twice the share of one worker.
     """
     share = sum(shard.bytes for shard in shards) / max(1, workers)
     return [
@@ -155,6 +154,6 @@ def keeps_workers_idle(shards: Sequence[Shard], shard_bytes: int, workers: int) 
 
 
 def _is_one(shard: Shard) -> bool:
-    """Whether its fragment is a piece that its source cannot split, and not several that have been joined."""
+    """Whether its fragment is one piece that its source cannot split, not several joined pieces."""
     first = shard.fragments[0]
     return not first.joinable or _range(first)[1] - _range(first)[0] <= 1

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 LEAST_BAR, MOST_BAR = 10, 40  # columns
 SPACE = "  "  # between two counts
 PLAIN_EVERY = 10.0  # seconds between two plain lines
-MOMENT = 1.0  # seconds that something takes before a plain line tells of it
+MOMENT = 1.0  # seconds before a plain line says that something takes time
 
 
 class Progress(Protocol):
-    """Is told what happens."""
+    """Shows people what happens."""
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
@@ -41,7 +41,7 @@ class Progress(Protocol):
         """Show where the job stands, after a shard is committed or has failed."""
 
     def move(self, rows: int) -> None:
-        """Show how many rows the shards in flight have come to: their receipts take the place of these."""
+        """Show how many rows the shards in flight have predicted so far; their receipts count them again when they are committed."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -53,7 +53,7 @@ def progress() -> Progress:
 
 
 class _Counts:
-    """What both kinds count."""
+    """The counts of a run, and what follows from them: rates, the time that remains."""
 
     def __init__(self) -> None:
         self.shards = self.before = self.done = self.failed = self.committed = self.moving = 0
@@ -73,7 +73,7 @@ class _Counts:
 
     @property
     def rows(self) -> int:
-        """Of what is committed, and of what is in flight as far as it is known."""
+        """Rows that are committed, and rows in flight that are known to be predicted."""
         return self.committed + self.moving
 
     def seconds(self) -> float:
@@ -83,13 +83,16 @@ class _Counts:
         return self.rows / self.seconds()
 
     def remaining(self) -> float | None:
-        """Seconds, were the rest as quick; `None` before anything is done. Filters leave fewer rows than are expected."""
+        """Seconds to the end at the speed so far; `None` before anything is done.
+
+        By shards and by rows, whichever is further: filters leave fewer rows than are expected.
+        """
         by_shards = (self.done - self.before) / max(1, self.shards - self.before)
         share = min(1.0, max(by_shards, self.rows / self.expected if self.expected else 0.0))
         return self.seconds() * (1 - share) / share if share else None
 
     def parts(self) -> list[tuple[int, str]]:
-        """What there is to say, from left to right, each with its rank: the first ranks are left out last."""
+        """The counts as texts, from left to right, each with its rank. Where there is no room, the highest rank is left out first."""
         told = [
             (1, f"{self.done:,}/{self.shards:,} shards"),
             (2, f"{self.rows:,} rows"),
@@ -111,7 +114,7 @@ def clock(seconds: float | None) -> str:
 
 
 def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
-    """As many of the ranked parts as fit into so many columns, in their order; always the one that is left out last."""
+    """As many of the ranked texts as fit into so many columns, in their order; always the one with the lowest rank."""
     kept = list(parts)
     while len(kept) > 1 and len(SPACE.join(text for _, text in kept)) > width:
         kept.remove(max(kept))
@@ -127,13 +130,13 @@ class Plain:
         self._shown = 0.0
 
     def say(self, text: str) -> None:
-        """Print it to whoever reads; a script whose output nobody reads is not to fail for that."""
+        """Print it. If nobody reads the output (a closed pipe), nothing happens."""
         with contextlib.suppress(OSError, ValueError):
             print(escaped(hide(text)), file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:
-        """Print it once it has taken a moment: most jobs need none."""
+        """Print it if it takes longer than a moment."""
         timer = threading.Timer(MOMENT, self.say, [f"{what} ..."])
         timer.daemon = True
         timer.start()
@@ -153,23 +156,23 @@ class Plain:
         )
 
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
-        """Print a line if the last is old enough, or nothing remains."""
+        """Print a line if the last one is old enough, or if nothing remains to be done."""
         counts = self._counts
         counts.add(in_flight, receipt, failure)
         if (receipt is None and failure is None) or (not self._is_due(self._shown) and counts.done < counts.shards):
             return
-        self._tell()
+        self._print_counts()
 
     def move(self, rows: int) -> None:
-        """Print a line if the last is old enough, and so is the job."""
+        """Print a line if the last one, or the start, is long enough ago."""
         self._counts.moving = rows
         if self._counts.shards and self._is_due(max(self._shown, self._counts.started)):
-            self._tell()
+            self._print_counts()
 
     def _is_due(self, since: float) -> bool:
         return time.monotonic() - since >= PLAIN_EVERY
 
-    def _tell(self) -> None:
+    def _print_counts(self) -> None:
         counts = self._counts
         self._shown = time.monotonic()
         in_flight = "" if counts.in_flight is None else f", {counts.in_flight} in flight"
@@ -207,7 +210,7 @@ class Bar:
         self._bar = Live(get_renderable=self._line, console=self._console)
 
     def _line(self) -> RenderableType:
-        """The bar gets what the counts leave; both are drawn several times a second, as clocks run between two shards."""
+        """The bar and the counts, drawn several times a second. The bar gets the columns that the counts leave."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -226,7 +229,7 @@ class Bar:
 
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:
-        """Show a line with the time that it takes; several at once, a line for each."""
+        """Show a line with the time that it takes. Each of several at once has its line."""
         if not self._bar.is_started:
             self._before.start()
         task = self._before.add_task(what, total=None)
@@ -243,11 +246,11 @@ class Bar:
         self._bar.start()
 
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
-        """Move the bar the next time that it is drawn."""
+        """Count it; the bar shows it when it is drawn next."""
         self._counts.add(in_flight, receipt, failure)
 
     def move(self, rows: int) -> None:
-        """Count them as well, the next time that it is drawn."""
+        """Count these rows; the bar shows them when it is drawn next."""
         self._counts.moving = rows
 
     def close(self) -> None:

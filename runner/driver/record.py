@@ -1,8 +1,7 @@
-"""What every run leaves in its sink, however it ends: `report.json` for programs, and `run.log`, a line with its time for each event.
+"""What every run leaves in its sink, however it ends: `report.json` for programs, `run.log` for people.
 
-Both lie in the run's own folder. They are written when the sink has been marked as this run's, at most every ten seconds while it
-lasts, and at its end. A run that is killed leaves a report that says `running`. What cannot be written changes nothing: the run's own
-error is the one to tell.
+Both lie in the run's own folder `_runner/runs/<id>/`. They are written when the sink has been marked as this run's, then at most every
+ten seconds, and at the end. A run that is killed leaves a report that says `running`. If they cannot be written, the run goes on.
 """
 
 from __future__ import annotations
@@ -26,11 +25,12 @@ from runner.types import Failure, Receipt, Store
 from runner.words.secrets import hide
 
 EVERY_SECONDS = 10.0  # between two writes while the run lasts: an object store cannot append
-FIRST_LINES, LAST_LINES, LINE = 1_000, 1_000, 2_000  # of a log that grows beyond measure, and characters of a line
+FIRST_LINES, LAST_LINES = 1_000, 1_000  # of a long log that are kept
+LINE = 2_000  # characters of a line that are kept
 
 
 def now() -> str:
-    """The time, as records hold it."""
+    """The time in UTC, as records hold it: `2026-11-24T08:00:00.000Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -43,7 +43,7 @@ def new_report(job: Job, run_id: str) -> Report:
 
 
 class Lines:
-    """Lines with times; of very many, the first and the last."""
+    """The lines of `run.log`, each with its time. Of very many lines, the first and the last are kept."""
 
     def __init__(self) -> None:
         """There is none."""
@@ -52,7 +52,7 @@ class Lines:
         self._count = 0
 
     def add(self, text: str) -> None:
-        """Add what happened now; further lines of one text are indented."""
+        """Add what has just happened. Further lines of the same text are indented."""
         for i, line in enumerate(hide(text).splitlines()):
             kept = self._first if self._count < FIRST_LINES else self._last
             kept.append(f"{now() if not i else ' ' * 24}  {line[:LINE]}\n")
@@ -66,7 +66,7 @@ class Lines:
 
 
 class Record:
-    """A context around a run, and its `Progress`: shows what happens as the one it is given does, and records it.
+    """A context around a run that is also its `Progress`: it passes on what happens to another one, and records it.
 
     Attributes:
         report: Of the run.
@@ -86,7 +86,7 @@ class Record:
         return self
 
     def begin(self) -> None:
-        """The sink is this run's to write to."""
+        """Start to write, now that the sink is marked as this run's."""
         self._lines.add(f"run {self.report.run_id} on {self.report.host}: {self.report.command or 'from Python'}")
         self._write("report.json", replace(self.report, status="running").to_json())
         self._written = time.monotonic()
@@ -94,7 +94,7 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Record how the run ended; a sink that refused it, or cannot be reached, is left as it is."""
+        """Record how the run ended, except in a sink that refused it or cannot be reached."""
         self._show.close()
         if self._written is None and (not isinstance(error, Incomplete) or error.__cause__ is not None):
             return
@@ -106,7 +106,7 @@ class Record:
         self._write("run.log", self._lines.content())
 
     def _write(self, name: str, content: bytes) -> None:
-        with contextlib.suppress(Exception):  # the run's own error is the one to tell
+        with contextlib.suppress(Exception):  # people need the run's own error
             self._store.replace(f"_runner/runs/{self.report.run_id}/{name}", content)
 
     def _note(self, text: str) -> None:
@@ -146,7 +146,7 @@ class Record:
         self._note(f"predicting {shards - done:,} of {shards:,} shards")
 
     def update(self, in_flight: int, receipt: Receipt | None = None, failure: Failure | None = None) -> None:
-        """Show it; a line tells of it every ten seconds."""
+        """Show it, and note the counts every ten seconds."""
         self._show.update(in_flight, receipt, failure)
         report = self.report
         self._counts = (
@@ -155,7 +155,7 @@ class Record:
         self._write_if_due()
 
     def move(self, rows: int) -> None:
-        """Show it: records tell of what is committed."""
+        """Show it. It is not recorded: only what is committed is."""
         self._show.move(rows)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What there is to do: the input held against the recorded plans, found out without loading a model."""
+"""What there is to do: the listed input held against the recorded plans. No model is loaded for it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FEW = 3  # notes of one kind
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is to do, found out without loading a model.
+    """What there is to do.
 
     Attributes:
-        schema: Of the source's columns that are read; `None` where no file has any.
-        new: Shards of files that no plan covers, to be recorded as a further plan.
+        schema: Of the columns that are read; `None` where no input has any.
+        new: Shards of inputs that no plan covers; they become a further plan.
         pending: All shards that are not committed, recorded ones first.
-        skipped: Input files that `errors.skip_files` leaves out, planned or not.
+        skipped: Inputs that `errors.skip_files` leaves out, planned or not.
         notes: For people.
     """
 
@@ -44,7 +44,7 @@ class Survey:
 
     @property
     def columns(self) -> pa.Schema:
-        """The schema, without any column where no file has one."""
+        """The schema; one without columns where no input has any."""
         import pyarrow as pa
 
         return self.schema if self.schema is not None else pa.schema([])
@@ -84,7 +84,7 @@ def look(job: Job, ledger: Ledger) -> Survey:
 
 
 def _refuse_twins(ledger: Ledger) -> None:
-    """Refuse plans of earlier versions whose source gave pieces that they could not tell apart: one part passed for several."""
+    """Refuse a plan in which shards have the same id, as earlier versions could make one: one part would count for several shards."""
     if len({shard.id for shard in ledger.shards}) < ledger.next_sequence():
         raise SinkRefused(
             f"sink.path={ledger.store.root}: its recorded plan has several shards of one id, so rows may be missing without "
@@ -93,7 +93,7 @@ def _refuse_twins(ledger: Ledger) -> None:
 
 
 def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
-    """An input that is empty by mistake (a wrong path under `source.allow_empty`) must not cost the predictions that are there."""
+    """Refuse to overwrite predictions by nothing: an empty input may be a wrong path under `source.allow_empty`."""
     there = ledger.replaces.committed if ledger.replaces else ()
     if there:
         raise ConfigError(
@@ -103,7 +103,7 @@ def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
 
 
 def inputs(job: Job) -> tuple[list[Input], list[str]]:
-    """The input files, and the paths that are listed too but lie in the job's own sink: a job does not predict its own parts.
+    """The inputs, and the listed paths that lie in the job's own sink: these are left out, since a job does not predict its own parts.
 
     Raises:
         ConfigError: All files that were listed lie there.
@@ -120,7 +120,7 @@ def inputs(job: Job) -> tuple[list[Input], list[str]]:
 
 
 def _none_note(job: Job, listed: Sequence[Input]) -> list[str]:
-    """An input that may be empty is empty: the place is said, in case it is the wrong one."""
+    """A note where nothing is listed: it names the place, which may be the wrong one."""
     path = None if listed else getattr(job.source, "path", None)
     passed = " and passes source.filters" if job.source.filtered else ""
     return [f"no file matches {shown('source.path', path)}{passed}"] if path else []
@@ -146,7 +146,7 @@ def _wanted_bytes(job: Job, total: int) -> int | None:
 
 
 def notes_on_size(job: Job, survey: Survey, workers: int) -> list[str]:
-    """What people may do where new input that cannot be split leaves workers without work."""
+    """Notes on new shards that keep one worker busy for long while the others wait, with what people can do."""
     wanted = _wanted_bytes(job, sum(shard.bytes for shard in survey.new))
     big = [] if wanted is None else planning.keeps_workers_idle(survey.new, wanted, workers)
     return [
@@ -157,13 +157,13 @@ def notes_on_size(job: Job, survey: Survey, workers: int) -> list[str]:
 
 
 def needed_columns(job: Job) -> dict[str, str] | None:
-    """The columns that are read, each with the key that asks for it; `None` for all."""
+    """The columns that are read, each with the config key that asks for it; `None` for all columns."""
     every = job.predict.columns is None or job.sink.keep_columns == "all"
     return None if every else _named_columns(job)
 
 
 def _named_columns(job: Job) -> dict[str, str]:
-    """The columns that the config names, each with the key."""
+    """The columns that the config names, each with its key."""
     asked = dict.fromkeys(job.predict.columns or (), "predict.columns")
     renamed = dict.fromkeys(job.predict.rename, "predict.rename")
     kept = dict.fromkeys(job.sink.keep_columns if job.sink.keep_columns != "all" else (), "sink.keep_columns")
@@ -171,7 +171,7 @@ def _named_columns(job: Job) -> dict[str, str]:
 
 
 def _refuse_clash(predict: Predict, there: Sequence[str]) -> None:
-    """Two columns that the model would get under one name."""
+    """Refuse a rename that gives the model two columns of one name."""
     for name, new in predict.rename.items():
         if new in (predict.columns or there) and new not in predict.rename:
             raise ConfigError(
@@ -181,10 +181,10 @@ def _refuse_clash(predict: Predict, there: Sequence[str]) -> None:
 
 
 def _uncovered(new: Sequence[Input], on_new_input: str) -> str:
-    """What is to be said of input that came since the plan.
+    """The note on input that came after the plan.
 
     Raises:
-        ConfigError: It was to be an error.
+        ConfigError: `errors.on_new_input=fail`.
     """
     what = f"{counted(len(new), 'input file')} in no recorded plan, NOT predicted: {named(file.name for file in new)}"
     if on_new_input == "fail":
@@ -193,7 +193,7 @@ def _uncovered(new: Sequence[Input], on_new_input: str) -> str:
 
 
 def _refuse_other_input(ledger: Ledger, files: Sequence[Input], covered: Mapping[str, Input]) -> None:
-    """A sink of other files is no sink to resume: a preset that forgot the day in its path would be green every night."""
+    """Refuse to resume the predictions of entirely other inputs: a preset that lacks the day in its sink path would succeed every night."""
     if covered and not any(file.name in covered for file in files):
         raise SinkRefused(
             f"sink.path={ledger.store.root}: holds the predictions of other files ({named(covered)}), and of none of the "
@@ -202,7 +202,7 @@ def _refuse_other_input(ledger: Ledger, files: Sequence[Input], covered: Mapping
 
 
 def refuse_changed(files: Sequence[Input], covered: Mapping[str, Input]) -> None:
-    """Refuse input that is not what was planned.
+    """Refuse inputs that have changed since they were planned.
 
     Raises:
         ConfigError: Naming the files.
@@ -220,7 +220,7 @@ def refuse_changed(files: Sequence[Input], covered: Mapping[str, Input]) -> None
 
 
 def _skipped(skip: Sequence[str], there: Sequence[str]) -> list[str]:
-    """The paths, listed or planned, that are left out by name."""
+    """The names, listed or planned, that `errors.skip_files` leaves out."""
     if not skip:
         return []
     if idle := [each for each in skip if not any(is_skipped(path, [each]) for path in there)]:
@@ -240,7 +240,7 @@ def _empty(new: Sequence[Input]) -> list[str]:
 
 
 def _gone(listed: Sequence[Input], covered: Mapping[str, Input]) -> list[str]:
-    """The planned paths that are not listed any more."""
+    """The planned names that are not listed any more."""
     there = {file.name for file in listed}
     return [path for path in covered if path not in there]
 
@@ -250,7 +250,7 @@ def _gone_note(gone: Sequence[str]) -> list[str]:
 
 
 def agreed_schema(recorded: Recorded | None, found: pa.Schema | None) -> pa.Schema | None:
-    """The source's schema: the recorded one, which whatever new files hold must fit without loss.
+    """The source's schema: the recorded one if there is one. New inputs must fit it without loss.
 
     Raises:
         ConfigError: It does not: which columns.
@@ -270,7 +270,7 @@ def agreed_schema(recorded: Recorded | None, found: pa.Schema | None) -> pa.Sche
 
 
 def _fits(kind: pa.DataType, recorded: pa.DataType) -> bool:
-    """Whether every value of a type is one of the recorded type: a day of whole numbers in a column of fractions."""
+    """Whether the recorded type holds every value of another type, as a column of fractions holds a day of whole numbers."""
     import pyarrow as pa
 
     both = [pa.schema([("", recorded)]), pa.schema([("", kind)])]

@@ -1,4 +1,4 @@
-"""What determines a job's predictions, gathered field by field. Who executes it is not in it."""
+"""The fields of the fingerprint: everything that determines predictions, and nothing of who executes the job."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def fingerprint_fields(
     batch_size: int,
     references: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Name to value, as the recipe records them and a refusal shows them side by side.
+    """The fields by name, as the recipe records them and as a refusal shows them.
 
     Args:
         model: The loader, bound to its arguments.
         predict: How the predictor is fed.
-        source: What `source_settings` tells.
-        sink: What the sink's `settings` tell.
+        source: From `source_settings`.
+        sink: The sink's `settings`.
         batch_size: Rows per call of the predictor.
-        references: Texts that the environment gave, each with what refers to it.
+        references: Values that came from environment variables, each with the interpolation that named it.
     """
     code = {"predict.version": predict.version} if predict.version is not None else {"model.code": model.code}
     return {
@@ -55,11 +55,11 @@ def fingerprint_fields(
 
 
 def source_settings(source: Source, made: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides which rows there are and what they hold, by name.
+    """The settings of the source that decide which rows there are and what they hold, by name.
 
     Args:
         source: Asked for its `settings`.
-        made: Of a source that is not built in, its code and arguments: the arguments count where it tells no settings.
+        made: The code and the arguments of a source that is not built in; the arguments count if it has no settings.
     """
     own = source.settings()
     code = {"code": made["code"]} if "code" in made else {}
@@ -67,7 +67,7 @@ def source_settings(source: Source, made: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _artifacts(model: Loader, predict: Predict, references: Mapping[str, str]) -> dict[str, Any]:
-    """Checksums of the files that the model is made of, by path."""
+    """Checksums of the model's files, by path."""
     options = model.arguments.get("storage_options") or {}
     paths = predict.artifacts
     if paths is None:
@@ -77,7 +77,7 @@ def _artifacts(model: Loader, predict: Predict, references: Mapping[str, str]) -
 
 
 def _named(path: str, references: Mapping[str, str]) -> str:
-    """An artifact's field; a path that the environment gave is not in its name, but known to who compares."""
+    """The name of an artifact's field. A path from the environment is recorded as its interpolation."""
     plain = f"{ARTIFACT}{path}"
     return Referring(f"{ARTIFACT}{references[path]}", plain) if path in references else plain
 
@@ -92,7 +92,7 @@ def _digest(path: str, options: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back, so that what is recorded compares equal to what is given."""
+    """The value as JSON gives it back, so that a recorded one compares equal to a given one."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items() if name != "storage_options"}
     if isinstance(value, list | tuple | set):
@@ -101,7 +101,7 @@ def _plain(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of the installed packages that can change what a part holds."""
+    """The versions of installed packages that can change what a part holds."""
     found = {}
     for package in PACKAGES:
         try:

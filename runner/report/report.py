@@ -1,4 +1,4 @@
-"""What a run did: an object in Python, `report.json` in the sink, the closing lines on the terminal and in `run.log`."""
+"""`Report`: what a run did, as an object in Python and as `report.json` in the sink."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Problem:
     """Why a run did not complete.
 
     Attributes:
-        kind: The kind of the failure that ended it, else the name of the error.
-        message: As it was shown.
+        kind: The kind of the failure that ended it, else the name of the error's type.
+        message: What was shown to people.
         details: The traceback.
     """
 
@@ -135,7 +135,7 @@ class Report:
 
 
 def ended(report: Report, error: BaseException | None, when: str) -> None:
-    """Note how a run ended."""
+    """Write into the report how the run ended: with which error, if any, and when."""
     report.ended = when
     if error is None:
         return

@@ -58,7 +58,7 @@ def _trouble(report: Report) -> Iterator[str]:
 
 
 def _shortness(report: Report) -> list[str]:
-    """What a job on one machine may do without."""
+    """A hint for a short job on one machine: it can do without Ray."""
     if not report.committed or report.ray_seconds <= report.predicting_seconds:
         return []
     took = f"Ray took {report.ray_seconds:.1f} s to start, predicting {report.predicting_seconds:.1f} s"

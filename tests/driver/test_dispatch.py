@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.driver.dispatch import (
-    LONGEST_WAIT,
-    UNBLAMED_WAIT,
+    LONGEST_WAIT_SECONDS,
+    UNBLAMED_WAIT_SECONDS,
     Attempt,
     Committed,
     Dispatcher,
     Event,
     Pace,
     Retried,
-    again,
     call_size,
+    next_attempt,
 )
 from runner.storage.transience import LONGEST_BACKOFF, backoff
 from runner.types import (
@@ -208,7 +208,7 @@ def test_calls_that_were_only_queued_on_a_dead_worker_are_not_counted() -> None:
     one = shard(1)
     pool = FakePool({one.id: ["queued"] * 20})
     assert committed(dispatched(pool, [one], Errors(max_lost_workers=0))) == [one.id]
-    assert pool.now >= 20 * UNBLAMED_WAIT, "an actor that cannot be reached was asked in a loop"
+    assert pool.now >= 20 * UNBLAMED_WAIT_SECONDS, "an actor that cannot be reached was asked in a loop"
 
 
 def test_shards_of_a_lost_call_are_tried_alone() -> None:
@@ -297,7 +297,7 @@ def test_the_wait_of_a_call_is_that_of_its_edges() -> None:
 
 
 def test_a_failure_without_budget_ends() -> None:
-    assert again(Attempt(shard(1)), Failure("", "transient", ""), Errors(max_retries=0), 0, 0) is None
+    assert next_attempt(Attempt(shard(1)), Failure("", "transient", ""), Errors(max_retries=0), 0, 0) is None
 
 
 # ---------------------------------------------------------------- many shards, many workers
@@ -333,7 +333,7 @@ def test_a_large_pool_is_filled_without_being_asked_for_room_each_time() -> None
 def test_what_runs_is_looked_at_now_and_then_and_not_after_each_call() -> None:
     pool = FakePool({}, places=500)
     dispatched(pool, [shard(i) for i in range(500)], Errors(shard_timeout=1000))
-    assert pool.now == pytest.approx(500 * LONGEST_WAIT)
+    assert pool.now == pytest.approx(500 * LONGEST_WAIT_SECONDS)
     pool.asked_what_runs, pool.now = 0, 0.0
     events = Dispatcher(pool, Asked, Errors(shard_timeout=1000), now=lambda: 0.0).run([shard(i) for i in range(500)])
     assert len(list(events)) == 500

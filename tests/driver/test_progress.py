@@ -293,7 +293,7 @@ def test_rows_of_a_shard_that_fails_are_taken_back(onlooker: Onlooker, tmp_path:
         run({**config, "mode": "inline"})
     assert max(onlooker.shown()) == 30
     assert onlooker.noted[-1] == (0, 0)
-    assert failed.value.report.rows_in == 0  # type: ignore[attr-defined]
+    assert failed.value.report.rows_in == 0
 
 
 def test_who_looks_on_never_breaks_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
