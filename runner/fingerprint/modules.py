@@ -1,4 +1,4 @@
-"""The modules of the user's own that some code imports, and what each of them says; nothing is executed to find out.
+"""The user's own modules that some code imports, and a digest of each. Nothing is executed to find them.
 
 A module is the user's own unless it belongs to the standard library, to an installed package (`site-packages`,
 `dist-packages`) or to this program. A package that is installed as editable lies elsewhere, so it is the user's own. The built-in
@@ -28,7 +28,7 @@ IMPORTERS = frozenset({"import_module", "__import__"})
 
 
 class Module(NamedTuple):
-    """What a module's file says.
+    """What the file of a module says.
 
     Attributes:
         digest: Of its code; empty where there is none.
@@ -40,7 +40,7 @@ class Module(NamedTuple):
 
 
 def reached(names: Iterable[str]) -> dict[str, str]:
-    """The user's own modules among these and among all that they import, by name, each with the digest of its code."""
+    """The digests of the user's own modules among these, and among all that they import, by name."""
     waiting = {above for name in names for above in _with_parents(name)}
     seen: dict[str, str] = {}
     while waiting:
@@ -53,7 +53,7 @@ def reached(names: Iterable[str]) -> dict[str, str]:
 
 
 def installed(name: str) -> dict[str, str]:
-    """Of a module in an installed package: its code, and the version of the package, which stands for all the rest of it."""
+    """The code of a module in an installed package, and the version of the package, which stands for its other modules."""
     top, spec = name.partition(".")[0], _spec(name)
     file = spec.origin if spec is not None and spec.has_location else None
     if not file or own_file(name) or _is_standard(name) or Path(file).is_relative_to(OURS):
@@ -92,13 +92,13 @@ def _is_standard(name: str) -> bool:
 
 
 def _is_installed(top: str) -> bool:
-    """Whether a whole package lies where packages are installed, so that none of its modules has to be looked for."""
+    """Whether a package lies in `site-packages` or `dist-packages`, so that none of its modules needs to be searched."""
     spec = _spec(top)
     return spec is not None and bool(spec.origin) and not _is_own(top, str(spec.origin))
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Where a module lies; unlike `importlib.util.find_spec`, this does not import the packages above it."""
+    """The spec of a module. Unlike `importlib.util.find_spec`, this does not import the packages above it."""
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     if isinstance(loaded, ModuleSpec):
         return loaded
@@ -114,7 +114,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _folders(package: str) -> list[str]:
-    """Where the modules of a package lie."""
+    """The folders in which the modules of a package lie."""
     loaded = getattr(sys.modules.get(package), "__path__", None)
     if loaded is not None:
         return list(loaded)
@@ -130,7 +130,7 @@ def _folders(package: str) -> list[str]:
 
 
 def _with_parents(name: str) -> list[str]:
-    """`a.b.c` imports `a` and `a.b` as well."""
+    """The name and its packages: `a.b.c` imports `a` and `a.b` as well."""
     parts = name.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
@@ -149,7 +149,7 @@ def _stamp(file: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def _module(file: str, stamp: tuple[int, int], package: str) -> Module:  # noqa: ARG001
-    """Read a file; the stamp makes a changed file be read again."""
+    """Read a file. The stamp is part of the cache's key, so that a changed file is read again."""
     content = Path(file).read_bytes()
     try:
         tree = ast.parse(content)
@@ -166,7 +166,7 @@ def _digest(content: bytes) -> str:
 
 
 def _strip(tree: ast.Module) -> None:
-    """Take away what is never executed: docstrings, and what only a type checker imports."""
+    """Remove what is never executed: docstrings, and imports for type checkers."""
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
@@ -175,7 +175,7 @@ def _strip(tree: ast.Module) -> None:
 
 
 def _spelled(node: Any) -> Iterator[str]:
-    """A syntax tree as text: the same for the same code, wherever it stands, and whatever Python's minor version.
+    """A syntax tree as text. It is the same for the same code, wherever that stands, in every minor version of Python.
 
     `ast.dump` spells optional fields that are empty in some versions and not in others; here they are always left out.
     """
@@ -196,7 +196,7 @@ def _spelled(node: Any) -> Iterator[str]:
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[str]:
-    """The modules that code names for import, wherever in it; of `from a import b` also `a.b`, which may be one."""
+    """The modules that code imports, anywhere in it. `from a import b` also names `a.b`, which may be a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -216,7 +216,7 @@ def _calls_importer(node: ast.Call) -> bool:
 
 
 def _absolute(name: str, package: str) -> str:
-    """The name without leading dots; empty where it leads out of the package."""
+    """The absolute name of a relative import; empty where it leads out of the package."""
     try:
         return resolve_name(name, package)
     except (ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""Values of the fingerprint that came from the environment: recorded as their reference and a salted digest, and compared by value."""
+"""Fingerprint values from environment variables: recorded as their interpolation with a salted digest, compared by value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sealed(str):
     value: str | None
 
     def __new__(cls, text: str, value: str | None = None) -> Sealed:
-        """Take the text that is recorded, and the value."""
+        """Make it of the text that is recorded, and the value."""
         made = super().__new__(cls, text)
         made.value = value
         return made
@@ -58,7 +58,7 @@ class Referring(str):
     value: str
 
     def __new__(cls, text: str, value: str) -> Referring:
-        """Take both."""
+        """Make it of both."""
         made = super().__new__(cls, text)
         made.value = value
         return made
@@ -70,7 +70,7 @@ def _digest(salt: str, value: str) -> str:
 
 
 def seal(fields: Mapping[str, Any], references: Mapping[str, str]) -> dict[str, Any]:
-    """The fields with a `Sealed` for every text that the environment gave.
+    """The fields, with a `Sealed` in place of every text that came from the environment.
 
     The salt is a digest of everything else, so that two jobs have different ones and one job has the same in every process: its
     fingerprint must not change from run to run.
@@ -93,7 +93,7 @@ def seal(fields: Mapping[str, Any], references: Mapping[str, str]) -> dict[str, 
 
 
 def revive(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as a recipe has them, with a `Sealed` for every text that was one."""
+    """The fields of a recorded recipe, with a `Sealed` in place of every text that was recorded as one."""
     found: dict[str, Any] = _mapped(fields, lambda text: Sealed(text) if SEAL.fullmatch(text) else text)
     return found
 
@@ -107,7 +107,7 @@ def _mapped(node: Any, change: Callable[[str], str]) -> Any:
 
 
 def told_difference(was: Any, now: Any, spelled: Callable[[Any], str] = repr) -> str:
-    """A difference for people: both sides, or only that the value behind a reference is another one."""
+    """A difference for people: both values, or only that the value of a variable has changed."""
     left, right = _unsealed(spelled(was)), _unsealed(spelled(now))
     if left == right:
         return f"the value behind {', '.join(dict.fromkeys(re.findall(r'[$][{][^}]*[}]', left)))} is another one now"
@@ -119,7 +119,7 @@ def _unsealed(text: str) -> str:
 
 
 def environment_references(raw: Any, resolved: Any) -> dict[str, str]:
-    """Texts of a config that the environment gave, in whole or in part: each with the text that refers to it.
+    """The texts of a config that came from the environment, in whole or in part, each with the interpolation that named it.
 
     Args:
         raw: The config as it was written.
@@ -144,7 +144,7 @@ def _collect(node: Any, resolved: Any, root: Any, found: dict[str, str]) -> None
 
 
 def _expanded(text: str, root: Any, depth: int) -> str:
-    """With `${vars.model}` replaced by what it refers to, as far as that is a text."""
+    """The text with each `${vars.model}` replaced by the text that it refers to."""
 
     def replaced(match: re.Match[str]) -> str:
         below = _select(root, match[1])
