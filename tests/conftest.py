@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from _pytest.mark.structures import ParameterSet
 from hypothesis import settings
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
@@ -20,6 +22,16 @@ settings.register_profile("patient", deadline=None)  # the other workers are bus
 settings.load_profile("patient")
 
 MODES = ("inline", "processes", "tasks", "actors")
+REMOTE = MODES[1:]
+ONE_WORKER: Mapping[str, Mapping[str, Any]] = {"processes": {"mode.num_workers": 1}, "actors": {"num_actors": 1}}
+GIB = 1024**3
+
+in_every_mode = pytest.mark.parametrize("mode", MODES, indirect=True)  # in the loop while working too
+
+
+def _each(modes: Iterable[str]) -> list[ParameterSet]:
+    """The modes as parameters: those are slow that start processes for every run, and stay out of the loop while working."""
+    return [pytest.param(mode, marks=[pytest.mark.slow] * (mode in ONE_WORKER)) for mode in modes]
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +80,7 @@ def ray_session(_end_of_ray: None) -> None:
     session.connect(RayOptions(), print)
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=_each(MODES))
 def mode(request: pytest.FixtureRequest) -> str:
     """Each mode in turn; Ray starts when the first mode needs it."""
     if request.param in ("tasks", "actors"):
@@ -76,13 +88,39 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=_each(REMOTE))
+def remote(request: pytest.FixtureRequest) -> str:
+    """The modes with processes to lose."""
+    if request.param != "processes":
+        request.getfixturevalue("ray_session")
+    return str(request.param)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Where a folder of tests runs, one worker more than there are CPUs, as tests often wait; at most four, as each has a Ray.
+    """Where a folder of tests runs, two workers for each CPU, as tests often wait; at most four, as each has a Ray, and needs 2 GiB.
 
     A file or a single test runs in this process.
     """
     folders = any(Path(name.partition("::")[0]).is_dir() for name in config.args)
-    return min((os.cpu_count() or 1) + 1, 4) if folders else 0
+    room = psutil.virtual_memory().available // (2 * GIB)
+    return max(1, min(2 * (os.cpu_count() or 1), room, 4)) if folders else 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that nobody is left with it at the end.
+
+    With `--dist=worksteal`, each worker of pytest-xdist begins with a stretch of the list, the first of them with the first `n // workers`
+    tests, and whoever has done his takes over half of another's. The slow tests are dealt out to the beginnings of these stretches.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    items.clear()
+    for left in range(getattr(config, "workerinput", {}).get("workercount", 1), 0, -1):
+        long = len(slow) // left
+        short = (len(slow) + len(others)) // left - long
+        items += slow[:long] + others[:short]
+        del slow[:long], others[:short]
 
 
 Runs = Callable[..., Report]
@@ -90,7 +128,20 @@ Runs = Callable[..., Report]
 
 @pytest.fixture
 def executor(mode: str) -> Runs:
-    """`run` with the mode of the moment: a behaviour that is tested through it is tested in every mode."""
+    """`run` with the mode of the moment: a behaviour that is tested through it is tested in every mode.
+
+    One worker does it: each process costs about a second. Where the subject is that there are several, use `crew`.
+    """
+
+    def executed(config: Mapping[str, Any], **more: Any) -> Report:
+        return run({"mode": mode, **ONE_WORKER.get(mode, {}), **config}, **more)
+
+    return executed
+
+
+@pytest.fixture
+def crew(mode: str) -> Runs:
+    """As `executor`, with as many workers as fit."""
 
     def executed(config: Mapping[str, Any], **more: Any) -> Report:
         return run({"mode": mode, **config}, **more)

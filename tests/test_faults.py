@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import MODES, Runs
+from conftest import Runs
 from faults import KILLERS_SECONDS, ROWS, Plan, callers, calls, expected, write_input, write_plan
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -59,14 +59,6 @@ def but(**different: int) -> dict[int, int]:
     return {i: different.get(f"f{i}", 1) for i in range(FILES)}
 
 
-@pytest.fixture(params=[mode for mode in MODES if mode != "inline"])
-def remote(request: pytest.FixtureRequest) -> str:
-    """The modes with processes to lose."""
-    if request.param != "processes":
-        request.getfixturevalue("ray_session")
-    return str(request.param)
-
-
 def one_at_a_time(mode: str) -> dict[str, int]:
     """Nothing is queued behind an actor's call: the answer to a call may be lost when the next one ends the process at once."""
     return {"mode.max_tasks_in_flight_per_actor": 1} if mode == "actors" else {}
@@ -81,9 +73,9 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- within the budgets
 
 
-def test_failures_that_pass_cost_their_own_shard_a_call_each(executor: Runs, tmp_path: Path) -> None:
+def test_failures_that_pass_cost_their_own_shard_a_call_each(crew: Runs, tmp_path: Path) -> None:
     plan = {0: ["transient", "transient"], 1: ["memory"], 2: ["slow"]}
-    report = executor(planned(tmp_path, plan))
+    report = crew(planned(tmp_path, plan))
     assert once_each(tmp_path)
     assert called(tmp_path) == but(f0=3, f1=2)
     assert (report.retries, report.lost_workers, report.committed) == (2, 0, FILES)

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Runs
+from conftest import Runs, in_every_mode
 
 from runner import ConfigError, Interrupted, JobFailed, SinkRefused, run
 from runner.driver.opening import survey_of
@@ -76,9 +76,10 @@ def plan_files(tmp_path: Path) -> list[str]:
 # ---------------------------------------------------------------- predictions
 
 
-def test_every_row_is_predicted_once_and_in_order(executor: Runs, tmp_path: Path) -> None:
+@in_every_mode
+def test_every_row_is_predicted_once_and_in_order(crew: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    report = executor(job(tmp_path))
+    report = crew(job(tmp_path))
     assert predicted(tmp_path) == [2 * x for x in range(100)]
     assert (report.rows_in, report.rows_out, report.committed, report.status) == (100, 100, 4, "complete")
     assert (tmp_path / "out/_SUCCESS").exists()
@@ -168,10 +169,10 @@ def test_batches_are_counted_from_the_shards_start(executor: Runs, tmp_path: Pat
     assert calls == 8, "75 rows in batches of 10"
 
 
-def test_a_worker_loads_for_itself_when_told_to(executor: Runs, tmp_path: Path) -> None:
+def test_a_worker_loads_for_itself_when_told_to(crew: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=8)
     (tmp_path / "count").mkdir()
-    executor(job(tmp_path, "counting", **{"model.folder": str(tmp_path / "count"), "predict.load_on": "worker"}))
+    crew(job(tmp_path, "counting", **{"model.folder": str(tmp_path / "count"), "predict.load_on": "worker"}))
     loads = [path.name.split("-")[1] for path in (tmp_path / "count").glob("load-*")]
     assert len(loads) == len(set(loads)), "a process loaded twice"
     assert predicted(tmp_path) == [2 * x for x in range(200)]
@@ -180,6 +181,7 @@ def test_a_worker_loads_for_itself_when_told_to(executor: Runs, tmp_path: Path) 
 # ---------------------------------------------------------------- the same bytes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_parts_are_the_same_bytes_in_every_mode(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=6)
@@ -200,23 +202,23 @@ def test_parts_are_the_same_bytes_in_every_mode(tmp_path: Path) -> None:
     assert all(each == found[0] for each in found)
 
 
-def test_parts_are_the_same_bytes_after_every_stop(executor: Runs, tmp_path: Path) -> None:
+def test_parts_are_the_same_bytes_after_every_stop(crew: Runs, tmp_path: Path) -> None:
     """Fail at one shard after another, resuming each time, and compare with an undisturbed run."""
     write_input(tmp_path / "in", files=4)
     how = {"predict.version": "1"}
-    executor({**job(tmp_path, "failing_on", **how), "model.value": -1, "sink.path": str(tmp_path / "calm")})
+    crew({**job(tmp_path, "failing_on", **how), "model.value": -1, "sink.path": str(tmp_path / "calm")})
     for stops in range(4):
         missing = sorted({0, 1, 2, 3} - {int(part.name.split("-")[1]) for part in parts(tmp_path)})
         bad, flag = 25 * missing[-1] + 13, tmp_path / f"fixed-{stops}"
         more = {"model.value": bad, "model.unless": str(flag), "sink.accept": ["model.arguments"]}
         config = job(tmp_path, "failing_on", **how, **more)
         with pytest.raises(JobFailed, match=f"cannot predict {bad}"):
-            executor(config)
+            crew(config)
         assert not (tmp_path / "out/_SUCCESS").exists()
         if len(missing) == 1:
             break
     flag.touch()
-    report = executor(config)
+    report = crew(config)
     assert report.status == "complete"
     assert [*digests(tmp_path).values()] == [*digests(tmp_path, "calm").values()]
 

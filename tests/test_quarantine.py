@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Runs
+from conftest import Runs, in_every_mode
 from hypothesis import given
 from hypothesis import strategies as st
 from test_job import digests, job, manifest, predicted, write_input
@@ -33,9 +33,10 @@ def quarantined(tmp_path: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(file) for file in files])
 
 
-def test_good_rows_stay_in_place_and_bad_ones_are_kept_whole(executor: Runs, tmp_path: Path) -> None:
+@in_every_mode
+def test_good_rows_stay_in_place_and_bad_ones_are_kept_whole(crew: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    report = executor(quarantine_job(tmp_path, **{"predict.columns": ["x"]}))
+    report = crew(quarantine_job(tmp_path, **{"predict.columns": ["x"]}))
     assert predicted(tmp_path) == [2 * x for x in range(100) if x not in BAD]
     assert (report.rows_in, report.rows_out, report.rows_quarantined) == (100, 96, 4)
     rows = quarantined(tmp_path).to_pylist()

@@ -222,10 +222,10 @@ def memory_told(sink: Path) -> list[int]:
 # ---------------------------------------------------------------- the model on its way
 
 
-def test_the_model_is_unpacked_once_per_process(executor: Runs, mode: str, tmp_path: Path) -> None:
+def test_the_model_is_unpacked_once_per_process(crew: Runs, mode: str, tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=8)
     (tmp_path / "unpacked").mkdir()
-    report = executor(job(tmp_path, "Unpacked", **{"model.folder": str(tmp_path / "unpacked")}))
+    report = crew(job(tmp_path, "Unpacked", **{"model.folder": str(tmp_path / "unpacked")}))
     counts = Counter(path.name.partition("-")[0] for path in (tmp_path / "unpacked").iterdir())
     assert set(counts.values()) == (set() if mode == "inline" else {1})
     assert report.committed == 8

@@ -24,14 +24,6 @@ def deadly(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return job(tmp_path, "deadly", **{"model.value": 37, "model.how": "exit", **more})
 
 
-@pytest.fixture(params=["processes", "tasks", "actors"])
-def remote(request: pytest.FixtureRequest) -> str:
-    """The modes with processes to lose."""
-    if request.param != "processes":
-        request.getfixturevalue("ray_session")
-    return str(request.param)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "told"), [("exit", "left with exit code 13"), ("segfault", "died of signal SIGSEGV")])
 def test_a_deadly_row_is_quarantined_and_the_others_are_kept(remote: str, tmp_path: Path, how: str, told: str) -> None:
@@ -99,10 +91,10 @@ def calls(folder: Path, how: str) -> list[int]:
     return [int(file.name.split("-")[1]) for file in folder.glob(f"{how}-*")]
 
 
-def test_the_smaller_size_is_kept(executor: Runs, tmp_path: Path) -> None:
+def test_the_smaller_size_is_kept(crew: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=8, rows=100)
     (tmp_path / "calls").mkdir()
-    report = executor(job(tmp_path, "hungry", **{"model.rows": 3, "model.folder": str(tmp_path / "calls")}))
+    report = crew(job(tmp_path, "hungry", **{"model.rows": 3, "model.folder": str(tmp_path / "calls")}))
     assert predicted(tmp_path) == [2 * x for x in range(800)]
     assert 0 < report.vitals.halved <= len(calls(tmp_path / "calls", "refused"))
     assert any("for want of memory" in line for line in summary(report))
