@@ -62,6 +62,13 @@ def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RUNNER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds before what failed is tried again."""
+    for module in ("runner.driver.dispatch", "runner.storage.transience"):
+        monkeypatch.setattr(f"{module}.backoff", lambda tries, jitter: 0.01)  # noqa: ARG005
+
+
 @pytest.fixture(scope="session")
 def _end_of_ray() -> Iterator[None]:
     """Nothing of Ray is left after the test run."""

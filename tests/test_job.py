@@ -513,6 +513,7 @@ def test_a_kept_column_of_a_predictions_name_is_refused(executor: Runs, tmp_path
         executor({**config, "model": lambda batch: batch["x"], "sink.keep_columns": ["x"]})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=6)

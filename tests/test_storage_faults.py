@@ -97,7 +97,7 @@ def front(s3: S3Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def place(front: Proxy, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(front: Proxy, s3: S3Server, monkeypatch: pytest.MonkeyPatch, short_waits: None) -> Iterator[Place]:  # noqa: ARG001
     monkeypatch.setenv("TEST_KEY", s3.key)
     monkeypatch.setenv("TEST_SECRET", s3.secret)
     front.calm()
@@ -150,6 +150,7 @@ def finishes(place: Place, config: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- throttling and 5xx
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "client"),
     [(503, {}), (503, NO_CLIENT_RETRIES), (500, {"retries": {"total_max_attempts": 3, "mode": "standard"}})],
@@ -243,6 +244,7 @@ def test_a_broken_connection_is_got_over(place: Place, fault: Fault) -> None:
     assert digests(place) == calm
 
 
+@pytest.mark.slow
 def test_a_connection_that_stalls_for_good_ends_the_job(place: Place) -> None:
     """Bounded by the timeouts of the client, not by anyone's patience: the test's own timeout would say so."""
     config = place.job(client=IMPATIENT, **{"errors.max_retries": 0})

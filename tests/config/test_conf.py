@@ -62,6 +62,9 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     if name == "custom" and group in ("source", "sink"):
         given = [f"{group}.{key}={value}" for key, value in NEEDED[group].items()]
     given += ["source.allow_empty=true"] * (group == "source" and name not in ("auto", "taxi"))
+    given += ["source.path=empty", "source.allow_empty=true"] * (
+        option == "job=taxi_s3"
+    )  # which names a bucket far away
     given += ["model.module=collections.OrderedDict"] * (option == "model=torch")
     checked = main([option, *given, "--cfg", "job", "--resolve"])
     assert checked == 0, capsys.readouterr().err

@@ -301,6 +301,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3: S3Server, act: str) -> None:
         ACTS[act](Folder("s3://no-such-bucket/out", s3.storage_options))
 
 
+@pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("act", ["names", "read", "replace"])
 def test_a_server_that_is_not_there_may_come_back(act: str) -> None:
     pytest.importorskip("s3fs")

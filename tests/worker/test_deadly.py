@@ -71,6 +71,7 @@ def test_strict_names_the_deadly_row(remote: str, tmp_path: Path) -> None:
         run(deadly(tmp_path, mode=remote))
 
 
+@pytest.mark.slow
 def test_a_model_that_only_a_worker_can_load_is_loaded_in_the_child(remote: str, tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     how = {"predict.load_on": "worker", "errors.max_bad_rows": 1}
