@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.config.check import at, is_missing
-from runner.storage.locations import absolute, is_local, unfit_for_parts, unusable
+from runner.storage.locations import absolute, is_local, protocol_problem, unfit_for_parts
 from runner.words.credentials import HIDDEN
 from runner.words.secrets import holds_password, shown
 
@@ -55,7 +55,7 @@ def _storages(values: Mapping[str, Any]) -> list[str]:
     return [
         f"{group}.path={wrong}"
         for group, uri in paths
-        if isinstance(uri, str) and not is_local(uri) and not holds_password(uri) and (wrong := unusable(uri))
+        if isinstance(uri, str) and not is_local(uri) and not holds_password(uri) and (wrong := protocol_problem(uri))
     ]
 
 

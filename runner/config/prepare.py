@@ -16,7 +16,7 @@ from runner.config.composition import Composed, Composer, use
 from runner.config.overrides import Examined, examine
 from runner.config.targets import refused_by_hydra
 from runner.errors import ConfigError
-from runner.storage.parallel import mapped
+from runner.storage.parallel import map_in_threads
 from runner.words.secrets import shown_override
 
 VARIABLE = re.compile(r"\+{0,2}(?P<key>vars\.(?P<name>\w+)[\w.]*)=")
@@ -107,7 +107,7 @@ def _check_sweep(jobs: Sequence[Composed], examined: Examined) -> None:
     wrong = [_problems(partial(_check_one, job, examined, checked)) for job in jobs]
     if problems := [*examined.problems, *_by_job(wrong, jobs), *_shared_sinks(checked)]:
         raise ConfigError(problems)
-    if problems := _by_job(list(mapped(_look, checked)), jobs):
+    if problems := _by_job(list(map_in_threads(_look, checked)), jobs):
         raise ConfigError(problems)
 
 

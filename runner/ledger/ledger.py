@@ -20,7 +20,7 @@ from runner.ledger import evidence, quarantine, records
 from runner.ledger.mark import Mark
 from runner.ledger.recipe import Recorded, seal
 from runner.ledger.records import Entry
-from runner.storage.parallel import THREADS, mapped
+from runner.storage.parallel import THREADS, map_in_threads
 from runner.storage.transience import retrying
 from runner.types import Input, Receipt, Seal, Shard, Sink, Store
 from runner.words.plain import named
@@ -200,7 +200,7 @@ class Ledger:
         plans = [name for name in ours if name.startswith("_runner/plan-")]
         others = [name for name in ours if name not in {*plans, RECIPE}]
         parts = [self.part(shard) for shard in self.shards if shard.id in self.committed]
-        for _ in mapped(self.store.delete, [*parts, *others]):
+        for _ in map_in_threads(self.store.delete, [*parts, *others]):
             pass
         for name in [*reversed(plans), RECIPE]:  # what names the rest goes last
             self.store.delete(name)
@@ -364,7 +364,7 @@ class Ledger:
     def _told(self) -> Iterator[tuple[str, Entry]]:
         """What the receipts of all runs say of shards; of what is said twice, the later holds."""
         names = [name for name in self.below("_runner/runs/") if "/receipts-" in name]
-        lines = (line for content in mapped(self.store.read, names) for line in (content or b"").splitlines())
+        lines = (line for content in map_in_threads(self.store.read, names) for line in (content or b"").splitlines())
         return (found for found in map(records.entry_of, lines) if found is not None)
 
     def _entries_of(self, sizes: Mapping[str, int]) -> dict[str, bytes]:
@@ -395,7 +395,7 @@ class Ledger:
         """
         lost = [shard for shard in self.shards if not entries[shard.id]]
         largest = max((sizes[shard.id] for shard in lost), default=0)
-        found = mapped(self._read_part, lost, THREADS if largest <= SMALL_PART else 1)
+        found = map_in_threads(self._read_part, lost, THREADS if largest <= SMALL_PART else 1)
         for shard, entry in zip(lost, found, strict=True):
             if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=filtered):
                 raise JobFailed(f"{self.store.path(self.part(shard))}: {wrong}; {PREDICT_ANEW}")

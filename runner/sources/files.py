@@ -13,7 +13,7 @@ from runner.errors import ConfigError, Incomplete
 from runner.sources import partitions
 from runner.sources.filters import filter_columns, filter_expression
 from runner.sources.formats import Arrow, Format, FormatName, Look, Orc
-from runner.sources.listing import is_nowhere, list_entries, nearest_existing, once
+from runner.sources.listing import is_parent_missing, list_entries, nearest_existing, without_duplicates
 from runner.sources.opening import opened
 from runner.sources.parquet import Parquet
 from runner.sources.reader import FilesReader, remedy
@@ -21,7 +21,7 @@ from runner.sources.schemas import Shared, shortened
 from runner.sources.signature import HEAD, OWN, hint
 from runner.sources.text import Csv, Jsonl
 from runner.storage.locations import absolute
-from runner.storage.parallel import mapped
+from runner.storage.parallel import map_in_threads
 from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
 from runner.types import Filters, Fragment, Input, Source
 from runner.words.plain import first_line
@@ -93,7 +93,7 @@ class Files(Source):
         idle = [path for path, found in zip(self._paths, entries, strict=True) if not found]
         if problems := [each for each in map(self._nothing, idle) if each]:
             raise ConfigError(shortened(problems))
-        listed = found = once(entries)
+        listed = found = without_duplicates(entries)
         vars(self)["_partition_types"] = self._types_among(listed)
         if self.partitioning and self.filters:
             found = partitions.prune(listed, self._partition_types, self.filters)
@@ -104,7 +104,7 @@ class Files(Source):
     @cached_property
     def _partition_types(self) -> dict[str, pa.DataType]:
         """Kept from `files` to `inspect`, for what is pruned and what is read to agree; the listing itself is not kept."""
-        return self._types_among(once(list_entries(self._paths, self.storage_options)))
+        return self._types_among(without_duplicates(list_entries(self._paths, self.storage_options)))
 
     def _types_among(self, listed: Sequence[Input]) -> dict[str, pa.DataType]:
         return partitions.column_types(file.folder for file in listed) if self.partitioning else {}
@@ -123,7 +123,7 @@ class Files(Source):
     def _nothing(self, path: str) -> str:
         """What is wrong with an entry without a file: other entries' files do not make up for it."""
         if self.allow_empty:
-            return f"source.path={path}: {NOWHERE}" if is_nowhere(path, self.storage_options) else ""
+            return f"source.path={path}: {NOWHERE}" if is_parent_missing(path, self.storage_options) else ""
         there = nearest_existing(path, self.storage_options)
         hint = f"; {there} exists, what should be below it does not" if there and there != path else ""
         if there and there == absolute(path):
@@ -140,7 +140,7 @@ class Files(Source):
         """
         fragments: list[Fragment] = []
         shared = Shared(self._offered(needed), inferred=self.format in TEXT, keys=self.format == "jsonl")
-        for file, look in zip(inputs, mapped(self._look, inputs), strict=True):
+        for file, look in zip(inputs, map_in_threads(self._look, inputs), strict=True):
             if isinstance(look, str):
                 shared.problems.append(look)
                 continue

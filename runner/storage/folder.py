@@ -1,6 +1,6 @@
-"""Files on any fsspec storage: read, listed, and published in one atomic step.
+"""Reads, lists, deletes and atomically publishes files below one folder of any fsspec storage.
 
-What is published appears whole or not at all; `publishing` says how.
+A published file appears whole or not at all; `publishing` says how.
 """
 
 from __future__ import annotations
@@ -15,54 +15,67 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import IO, Any
 
-from runner.storage.locations import find_files, info, locate, on_disk, protocol, stream_files
+from runner.storage.locations import locate, on_disk, protocol
 from runner.storage.publishing import (
     OBJECT_STORES,
-    Measured,
+    HashingFile,
+    create_after_check,
     create_by_link,
-    create_checked,
     create_object,
     publish_by_rename,
     publish_object,
-    told,
+    translated_errors,
 )
 from runner.storage.transience import retrying
+from runner.storage.walking import find_files, info, stream_files
 from runner.types import Seal
+
+DIGEST_BYTES = 1024**2  # bytes that are read and hashed at a time
 
 
 @contextlib.contextmanager
 def open_input(
     uri: str, options: Mapping[str, Any] | None = None, compression: str | None = None
 ) -> Iterator[IO[bytes]]:
-    """Open a file for reading; `compression="infer"` goes by the extension."""
+    """Open a file for reading bytes.
+
+    Args:
+        uri: Local path or URI.
+        options: fsspec's storage options.
+        compression: fsspec's name of a codec; `"infer"` takes it from the file's extension.
+
+    Yields:
+        The open file.
+    """
     fs, path = locate(uri, options)
     with fs.open(path, "rb", compression=compression) as file:
         yield file
 
 
 def artifact_files(uri: str, options: Mapping[str, Any] | None = None) -> list[str]:
-    """The files an artifact consists of, sorted: itself, or all below it."""
+    """Return the sorted paths of an artifact's files: the file itself, or all files below a folder."""
     fs, path = locate(uri, options)
     return sorted(find_files(fs, path)) if fs.isdir(path) else [path]
 
 
 def digest(uri: str, options: Mapping[str, Any] | None = None) -> str:
-    """`sha256:...` of a file, or of all files of a folder with their names."""
+    """Return `sha256:<hex>` of a file's content, or of the names and contents of all files below a folder."""
     fs, root = locate(uri, options)
     total = hashlib.sha256()
     for path in artifact_files(uri, options):
         total.update(path.removeprefix(root).encode())
         with fs.open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
+            while chunk := file.read(DIGEST_BYTES):
                 total.update(chunk)
     return f"sha256:{total.hexdigest()}"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on some storage. What goes wrong is an `OSError` that names the path.
+    """A folder on some storage. Its methods raise errors of the storage as an `OSError` that names the path.
 
-    What handles whole small files tries transient errors again by itself; `publish`, whose content streams past, does not.
+    Methods that handle a whole small file retry transient errors. `publish` does not, because its content is streamed: only the
+    caller can produce that content again.
 
     Attributes:
         root: Absolute path or URI.
@@ -73,13 +86,23 @@ class Folder:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, name: str = "") -> str:
-        """Full path of a name below the root, for people."""
+        """Return the full path of a name below the root, for messages and for `locate`."""
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     def names(self, below: str = "") -> dict[str, int]:
-        """Every file at any depth: path below the root to size in bytes, -1 where it is unknown. One fresh listing, whole or an error."""
-        fs, root = _open(self)
-        with told(self.path(below)):
+        """List every file at any depth. The listing is fresh and complete, or an error is raised.
+
+        Args:
+            below: List only this folder below the root.
+
+        Returns:
+            Path below the root to size in bytes; -1 where the storage does not tell the size.
+
+        Raises:
+            OSError: The folder cannot be listed completely, or is a file.
+        """
+        fs, root = _connect(self)
+        with translated_errors(self.path(below)):
             try:
                 found = retrying(lambda: _sizes(fs, f"{root}/{below}".rstrip("/") or "/"))
             except FileNotFoundError:
@@ -89,9 +112,9 @@ class Folder:
         return {path.removeprefix(root).lstrip("/"): size for path, size in found.items()}
 
     def read(self, name: str) -> bytes | None:
-        """The content, `None` if there is no such file."""
-        fs, root = _open(self)
-        with told(self.path(name)):
+        """Return a file's content, `None` if there is no such file."""
+        fs, root = _connect(self)
+        with translated_errors(self.path(name)):
             try:
                 return bytes(retrying(lambda: fs.cat_file(f"{root}/{name}")))
             except FileNotFoundError:
@@ -99,35 +122,35 @@ class Folder:
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to read the content from, piece by piece."""
-        with told(self.path(name)), open_input(self.path(name), self.options) as file:
+        """Open a file for reading piece by piece."""
+        with translated_errors(self.path(name)), open_input(self.path(name), self.options) as file:
             yield file
 
     def holds(self, seal: Seal) -> bool:
-        """Whether the file that the seal names is there and begins as it says: one small read."""
-        fs, root = _open(self)
-        with told(self.path(seal.name)):
+        """Return whether the file that the seal names exists and begins with the seal's bytes. It costs one small read."""
+        fs, root = _connect(self)
+        with translated_errors(self.path(seal.name)):
             try:
-                return bool(retrying(lambda: _head(fs, f"{root}/{seal.name}", len(seal.begins))) == seal.begins)
+                return bool(retrying(lambda: _read_head(fs, f"{root}/{seal.name}", len(seal.begins))) == seal.begins)
             except FileNotFoundError:
                 return False
 
     def delete(self, name: str) -> None:
-        """Delete a file; none is fine."""
-        fs, root = _open(self)
-        with told(self.path(name)), contextlib.suppress(FileNotFoundError):
+        """Delete a file; a missing file is no error."""
+        fs, root = _connect(self)
+        with translated_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
             retrying(lambda: fs.rm_file(f"{root}/{name}"))
 
     @contextlib.contextmanager
-    def publish(self, name: str) -> Iterator[Measured]:
-        """A file to write that appears under its name, replacing what was there, only when the block ends well."""
-        fs, root = _open(self)
+    def publish(self, name: str) -> Iterator[HashingFile]:
+        """Open a file for writing that appears under its name, replacing what was there, only if the block ends without an error."""
+        fs, root = _connect(self)
         how = publish_object if protocol(fs) in OBJECT_STORES else publish_by_rename
         with how(fs, f"{root}/{name}", self.path(name)) as file:
             yield file
 
     def replace(self, name: str, data: bytes) -> None:
-        """Publish these bytes."""
+        """Publish these bytes under a name, replacing what was there."""
         retrying(lambda: self._replace(name, data))
 
     def _replace(self, name: str, data: bytes) -> None:
@@ -135,27 +158,31 @@ class Folder:
             file.write(data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Publish these bytes unless the name is taken; whether they were. Atomic where the store can be.
+        """Publish these bytes only if no file has this name. The check and the creation are one atomic step where the storage offers that.
 
-        A try whose answer was lost may have taken the name itself: `False` need not mean that somebody else did.
+        Returns:
+            Whether the file was created. `False` does not prove that somebody else created it: an earlier try of this call, whose
+            answer was lost, may have.
         """
-        fs, root = _open(self)
-        create = create_by_link if on_disk(fs) else create_object if protocol(fs) in OBJECT_STORES else create_checked
-        with told(self.path(name)):
+        fs, root = _connect(self)
+        create = (
+            create_by_link if on_disk(fs) else create_object if protocol(fs) in OBJECT_STORES else create_after_check
+        )
+        with translated_errors(self.path(name)):
             return retrying(lambda: create(fs, f"{root}/{name}", data))
 
 
 @lru_cache(maxsize=16)
-def _opened(root: str, options: str, pid: int) -> tuple[Any, str]:  # noqa: ARG001 (async file systems do not survive a fork)
+def _connected(root: str, options: str, pid: int) -> tuple[Any, str]:  # noqa: ARG001 (the key holds the pid: async file systems do not survive a fork)
     fs, path = locate(root, json.loads(options))
     return fs, path.rstrip("/")
 
 
-def _open(store: Folder) -> tuple[Any, str]:
-    return _opened(store.root, json.dumps(dict(store.options), sort_keys=True, default=str), os.getpid())
+def _connect(store: Folder) -> tuple[Any, str]:
+    return _connected(store.root, json.dumps(dict(store.options), sort_keys=True, default=str), os.getpid())
 
 
-def _head(fs: Any, path: str, size: int) -> bytes:
+def _read_head(fs: Any, path: str, size: int) -> bytes:
     if on_disk(fs):
         with fs.open(path, "rb") as file:
             return bytes(file.read(size))

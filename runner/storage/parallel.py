@@ -1,4 +1,4 @@
-"""Small requests to a storage, several at a time."""
+"""Runs small requests to a storage in several threads, and returns the answers in order."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = 16
-AHEAD = 2  # for each thread: what is asked for before the first answer is taken
+AHEAD = 2  # requests per thread that are submitted before the oldest answer is yielded
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def mapped(function: Callable[[Item], Answer], items: Iterable[Item], threads: int = THREADS) -> Iterator[Answer]:
-    """`map` in threads, in order; however many items there are, only a few answers are held."""
+def map_in_threads(
+    function: Callable[[Item], Answer], items: Iterable[Item], threads: int = THREADS
+) -> Iterator[Answer]:
+    """Yield `function(item)` for each item, in order, computed in threads. Only a few answers are held, however many items there are."""
     asked: deque[Future[Answer]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:

@@ -1,7 +1,13 @@
-"""Files that appear whole or not at all, on each kind of storage; `Store` chooses among these.
+"""Writes files that appear whole or not at all, in the way that each kind of storage offers; `Folder` chooses the way.
 
-On a local disk that is a sibling temporary file, fsync and a rename; on an object store it is the commit of an upload,
-discarded on any error; elsewhere (HDFS, SFTP) a temporary file and a move.
+- Local disk: a temporary file beside the final one, fsync, rename. A rename replaces the old file in one step, and fsync comes first
+  because after a power cut the name could otherwise lead to an empty file.
+- Object store: an upload becomes visible when it is completed, so on any error it is aborted instead. There is no rename: it would be
+  a copy of all bytes.
+- Elsewhere (HDFS, SFTP): a temporary file and the move that the file system has.
+
+Creating a file only if none is there is another operation, since a rename and an upload replace what they find: on a local disk a hard
+link to a complete temporary file, which fails if the name exists; on an object store a conditional PUT, `If-None-Match: *`.
 """
 
 from __future__ import annotations
@@ -22,8 +28,10 @@ from runner.storage.transience import is_transient
 from runner.types import Written
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"})
-CREATE_BLOCK = 64 * 1024**2  # one request creates up to this: only that is exclusive on every S3
-NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+CREATE_BYTES = 64 * 1024**2  # a smaller file is created by one PUT: only that can be made conditional on every S3
+NO_HARD_LINKS = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+)  # of disks without them
 _CREATING = threading.Lock()
 
 
@@ -51,8 +59,8 @@ def _ask() -> None:
         ask()
 
 
-class Measured:
-    """A binary file for writing that counts and hashes what passes through it."""
+class HashingFile:
+    """A binary file for writing that counts and hashes the bytes that are written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """Wrap an open file."""
@@ -87,13 +95,23 @@ class Measured:
         self.closed = True
 
     def written(self) -> Written:
-        """Size and checksum so far."""
+        """Return the size in bytes and the checksum of what has been written so far."""
         return Written(self._bytes, f"sha256:{self._hash.hexdigest()}")
 
 
 @contextlib.contextmanager
-def told(path: str) -> Iterator[None]:
-    """Errors of a storage, whatever package they come from, as the `OSError` of their kind that names the path."""
+def translated_errors(path: str) -> Iterator[None]:
+    """Raise errors of a storage in the block, whatever package they come from, as an `OSError` that names the path.
+
+    Args:
+        path: The full path, for messages.
+
+    Raises:
+        PermissionError: Access was refused, or credentials are missing.
+        FileNotFoundError: There is no such file.
+        ConnectionError: A client of a storage raised a transient error.
+        OSError: Anything else that a client of a storage raised.
+    """
     try:
         yield
     except PermissionError as error:
@@ -122,14 +140,15 @@ def _temporary(path: str) -> str:
 
 
 @contextlib.contextmanager
-def publish_by_rename(fs: Any, path: str, shown: str) -> Iterator[Measured]:
+def publish_by_rename(fs: Any, path: str, shown: str) -> Iterator[HashingFile]:
+    """Write a temporary file beside the final one, and move it to its name at the end of the block."""
     temporary = _temporary(path)
-    with told(shown):
+    with translated_errors(shown):
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     try:
         with fs.open(temporary, "wb") as file:
-            yield (measured := Measured(file))
-            _sync(fs, file)
+            yield (measured := HashingFile(file))
+            _flush_to_disk(fs, file)
         measured.close()
         _ask()
         _move(fs, temporary, path)
@@ -139,7 +158,7 @@ def publish_by_rename(fs: Any, path: str, shown: str) -> Iterator[Measured]:
         raise
 
 
-def _sync(fs: Any, file: Any) -> None:
+def _flush_to_disk(fs: Any, file: Any) -> None:
     file.flush()
     if on_disk(fs):
         os.fsync(file.fileno())
@@ -150,7 +169,7 @@ def _move(fs: Any, old: str, new: str) -> None:
 
     if on_disk(fs):
         os.replace(old, new)  # noqa: PTH105
-    elif type(fs).mv is AbstractFileSystem.mv:  # which takes names for patterns
+    elif type(fs).mv is AbstractFileSystem.mv:  # which takes a name with * or ? for a glob
         fs.cp_file(old, new)
         fs.rm_file(old)
     else:
@@ -158,14 +177,14 @@ def _move(fs: Any, old: str, new: str) -> None:
 
 
 @contextlib.contextmanager
-def publish_object(fs: Any, path: str, shown: str) -> Iterator[Measured]:
-    """Upload, in one request if it is small; closing commits, so only what ended well is closed."""
-    with told(shown):
+def publish_object(fs: Any, path: str, shown: str) -> Iterator[HashingFile]:
+    """Upload a file, in one request if it is small. Only closing completes an upload, so it is closed only at a good end of the block."""
+    with translated_errors(shown):
         file = fs.open(path, "wb")
     try:
-        yield Measured(file)
+        yield HashingFile(file)
         _ask()
-        with told(shown):
+        with translated_errors(shown):
             file.close()
     except BaseException:
         _discard(file)
@@ -173,15 +192,17 @@ def publish_object(fs: Any, path: str, shown: str) -> Iterator[Measured]:
 
 
 def _discard(file: Any) -> None:
-    with contextlib.suppress(Exception):  # the first error is the one to tell
+    """Abort an upload. Marking it as closed is vital: else fsspec's `__del__` closes it, which publishes what was written so far."""
+    with contextlib.suppress(Exception):  # the error that led here is the one to report
         file.discard()
-    file.closed = True  # or the garbage collector would flush, and thereby publish, what was written
+    file.closed = True
 
 
 # ---------------------------------------------------------------- creating, if absent
 
 
 def create_by_link(_: Any, path: str, data: bytes) -> bool:
+    """Create a file on a local disk, whole and only if none is there; return whether it was created."""
     target, temporary = Path(path), Path(_temporary(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -189,25 +210,25 @@ def create_by_link(_: Any, path: str, data: bytes) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        return _link(target, temporary, data)
+        return _link_or_create(target, temporary, data)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _link(target: Path, temporary: Path, data: bytes) -> bool:
+def _link_or_create(target: Path, temporary: Path, data: bytes) -> bool:
     try:
-        target.hardlink_to(temporary)  # unlike a rename, a link never replaces
+        target.hardlink_to(temporary)  # unlike a rename, a link never replaces a file
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in NO_HARD_LINKS:
             raise
-        return _create_exclusively(target, data)
+        return _create_without_link(target, data)
     return True
 
 
-def _create_exclusively(target: Path, data: bytes) -> bool:
-    """For disks without links: one wins, but a reader may see it half written."""
+def _create_without_link(target: Path, data: bytes) -> bool:
+    """Create a file on a disk without hard links. Only one process can create it, but others may see it half written."""
     try:
         with target.open("xb") as file:
             file.write(data)
@@ -217,12 +238,16 @@ def _create_exclusively(target: Path, data: bytes) -> bool:
 
 
 def create_object(fs: Any, path: str, data: bytes) -> bool:
+    """Create an object only if none is there, by a conditional PUT; return whether it was created.
+
+    The block size is larger than the data, so that fsspec sends one PUT: not every S3 checks the condition of a multipart upload.
+    """
     try:
-        file = fs.open(path, "xb", block_size=max(CREATE_BLOCK, len(data) + 1))
+        file = fs.open(path, "xb", block_size=max(CREATE_BYTES, len(data) + 1))
     except FileExistsError:
         return False
     except (ValueError, NotImplementedError):
-        return create_checked(fs, path, data)
+        return create_after_check(fs, path, data)
     try:
         file.write(data)
         file.close()
@@ -235,13 +260,16 @@ def create_object(fs: Any, path: str, data: bytes) -> bool:
 
 
 def _is_taken(error: Exception) -> bool:
-    """Whether the store refused because the name is taken; s3fs knows only AWS's own wording."""
+    """Return whether the store refused because the name is taken. s3fs recognises only AWS's own wording, not other servers'."""
     answer = getattr(error.__cause__, "response", None) or {}
     return isinstance(error, FileExistsError) or answer.get("Error", {}).get("Code") in {"PreconditionFailed", "412"}
 
 
-def create_checked(fs: Any, path: str, data: bytes) -> bool:
-    """The best that a store without exclusive creation has; atomic among the threads of this process."""
+def create_after_check(fs: Any, path: str, data: bytes) -> bool:
+    """Create a file after a check that none is there; return whether it was created.
+
+    This is for storages that cannot create exclusively. It is atomic only among the threads of this process.
+    """
     with _CREATING:
         if fs.exists(path):
             return False

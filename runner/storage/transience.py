@@ -1,4 +1,4 @@
-"""Which errors of a storage a later try may not meet: throttling, 5xx, timeouts, broken connections; and when to try again."""
+"""Tells transient errors of a storage (throttling, 5xx, timeouts, broken connections) from lasting ones, and retries them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-FIRST_BACKOFF = 0.5
-LONGEST_BACKOFF = 30.0
-LOOKING_SECONDS = 60.0  # after which looking at the input is not tried again
-MORE_TRIES = 4  # of one small request, such as a record of the driver's own
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+LOOKING_SECONDS = 60.0  # after this time, no request that lists or inspects the input is retried
+MORE_TRIES = 4  # retries of one small request, such as reading a record
 
 TRANSIENT_ERRNO = frozenset(
     {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
     | {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETRESET, errno.EHOSTUNREACH, errno.ENETUNREACH}
 )
-# Of S3, where the code says more than the status.
+# Error codes of S3 that are transient: there, the code says more than the HTTP status.
 TRANSIENT_CODES = frozenset(
     {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"}
     | {"TooManyRequests", "RequestLimitExceeded", "OperationAborted", "ConditionalRequestConflict", "IncompleteBody"}
-    # An upload whose end was asked for twice because the first answer was lost; writing it all again works.
+    # The completion of a multipart upload was sent twice, because the first answer was lost. A new upload of the file works.
     | {"NoSuchUpload"}
 )
-# Package to its base classes of network trouble, by name: none of them may be imported to be recognised.
+# Package to the names of its base classes of network errors. They are compared by name, because no such package may be imported here.
 NETWORK_TROUBLE: Mapping[str, frozenset[str]] = {
     "aiohttp": frozenset({"ClientConnectionError", "ClientPayloadError"}),
     "azure": frozenset({"ServiceRequestError", "ServiceResponseError", "IncompleteReadError"}),
@@ -46,8 +46,13 @@ STORAGE_CLIENTS = frozenset(NETWORK_TROUBLE) | {
 
 
 def backoff(tries: int, jitter: float) -> float:
-    """Seconds before try number `tries` + 1: doubling from 0.5 s to 30 s, times 0.5 to 1 by `jitter` (0 to 1)."""
-    return min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0**tries) * (0.5 + jitter / 2)
+    """Return the seconds to wait after `tries` + 1 failed tries: 0.5 s, doubled each time up to 30 s, times 0.5 to 1.
+
+    Args:
+        tries: Tries that had failed before the last one.
+        jitter: Random number from 0 to 1, which chooses the factor between 0.5 and 1.
+    """
+    return min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**tries) * (0.5 + jitter / 2)
 
 
 def retrying(
@@ -59,10 +64,22 @@ def retrying(
     jitter: Callable[[], float] = random.random,
     now: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Do what may be done twice, and `more` times again while its errors are transient; the last error is raised.
+    """Call `act`, and call it again while it raises transient errors.
 
-    Once `within` seconds have passed, nothing is tried again: a storage that answers nothing until each request times out must
-    not keep people waiting several times as long.
+    Args:
+        act: Something that may be done twice.
+        more: How many times it is called again at most.
+        within: Seconds after which it is not called again. A storage whose every request times out would otherwise keep people
+            waiting for several such times.
+        sleep: Waits some seconds.
+        jitter: Returns a random number from 0 to 1.
+        now: Returns the time in seconds.
+
+    Returns:
+        What `act` returned.
+
+    Raises:
+        Exception: The last error of `act`.
     """
     started = now()
     for tries in range(more):
@@ -76,16 +93,19 @@ def retrying(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same operation may succeed later. What a server answered decides, else what the system said."""
-    chain = list(_chain(error))
-    for verdict in (_of_answer, _of_error):
+    """Return whether the same operation may succeed later. A server's answer decides if there is one, else the type of the error."""
+    chain = list(_causes(error))
+    for verdict in (_by_response, _by_type):
         if known := [found for each in chain if (found := verdict(each)) is not None]:
             return known[0]
     return False
 
 
 def is_of_storage(error: BaseException) -> bool:
-    """Whether a file system or a store's client raised this, or what it was raised from, and not our own code or an encoder's."""
+    """Return whether a file system or the client of a storage raised this error, or one that caused it.
+
+    It tells such errors from those of our own code and of libraries that encode files.
+    """
     return (
         isinstance(error, OSError)
         or type(error).__module__.partition(".")[0] in STORAGE_CLIENTS
@@ -93,18 +113,18 @@ def is_of_storage(error: BaseException) -> bool:
     )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it, as a traceback would show them."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and then those that led to it, as a traceback would show them."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _of_answer(error: BaseException) -> bool | None:
-    """By a server's answer, `None` if the error carries none."""
+def _by_response(error: BaseException) -> bool | None:
+    """Return whether an error is transient by the server's response that it carries; `None` if it carries none."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):  # botocore's ClientError
-        return _of_s3(response)
+        return _is_transient_s3_error(response)
     if isinstance(error, OSError) and error.errno is not None:
         return None
     statuses = (
@@ -114,7 +134,7 @@ def _of_answer(error: BaseException) -> bool | None:
     return None if status is None else _is_transient_status(status)
 
 
-def _of_s3(response: Mapping[str, Mapping[str, object]]) -> bool:
+def _is_transient_s3_error(response: Mapping[str, Mapping[str, object]]) -> bool:
     code = response.get("Error", {}).get("Code")
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status is None and isinstance(code, str) and code.isdecimal():
@@ -126,18 +146,22 @@ def _is_transient_status(status: int) -> bool:
     return status in {408, 429} or (status >= 500 and status != 501)
 
 
-def _of_error(error: BaseException) -> bool | None:
-    """By the kind of error, `None` if it is of no kind that tells."""
-    if isinstance(error, PermissionError | FileNotFoundError | FileExistsError) or _is_a(error, "s3fs", "FileExpired"):
+def _by_type(error: BaseException) -> bool | None:
+    """Return whether an error is transient by its type; `None` if its type does not tell."""
+    if isinstance(error, PermissionError | FileNotFoundError | FileExistsError) or _is_instance_by_name(
+        error, "s3fs", "FileExpired"
+    ):
         return False
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNO:
         return True
     package = type(error).__module__.partition(".")[0]
-    return True if any(_is_a(error, package, name) for name in NETWORK_TROUBLE.get(package, ())) else None
+    return (
+        True if any(_is_instance_by_name(error, package, name) for name in NETWORK_TROUBLE.get(package, ())) else None
+    )
 
 
-def _is_a(error: BaseException, package: str, name: str) -> bool:
-    """Whether a base class of that name comes from the package."""
+def _is_instance_by_name(error: BaseException, package: str, name: str) -> bool:
+    """Return whether the error's class or a base of it has this name and comes from this package."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(error).__mro__)

@@ -23,7 +23,7 @@ from runner.driver.dispatch import (
     call_size,
     next_attempt,
 )
-from runner.storage.transience import LONGEST_BACKOFF, backoff
+from runner.storage.transience import LONGEST_BACKOFF_SECONDS, backoff
 from runner.types import (
     Done,
     Errors,
@@ -260,7 +260,7 @@ def test_a_stuck_call_is_given_up_and_its_shard_tried_again() -> None:
 
 @given(tries=st.integers(0, 60), jitter=st.floats(0, 1))
 def test_backoff_grows_within_bounds(tries: int, jitter: float) -> None:
-    assert 0 < backoff(tries, jitter) <= LONGEST_BACKOFF
+    assert 0 < backoff(tries, jitter) <= LONGEST_BACKOFF_SECONDS
     assert backoff(tries, jitter) <= backoff(tries + 1, jitter)
 
 

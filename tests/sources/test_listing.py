@@ -18,7 +18,9 @@ from servers import S3Server
 
 from runner.errors import ConfigError
 from runner.sources.listing import list_files
-from runner.storage.locations import absolute, children, find_files, locate, match, spell, stream_files
+from runner.storage.globs import expand_glob
+from runner.storage.locations import absolute, locate, uri_of_path
+from runner.storage.walking import children, find_files, stream_files
 
 
 def touch(root: Path, *names: str) -> None:
@@ -161,8 +163,8 @@ def test_a_listing_is_whole_or_an_error_on_any_storage() -> None:
     with pytest.raises(PermissionError):
         find_files(fs, "top")
     with pytest.raises(PermissionError):
-        list(match(fs, "top/*/x"))
-    assert [path for path, _ in match(fs, "top/a*")] == ["top/a"]
+        list(expand_glob(fs, "top/*/x"))
+    assert [path for path, _ in expand_glob(fs, "top/a*")] == ["top/a"]
 
 
 class Told(dict[str, Any]):
@@ -258,13 +260,13 @@ def test_folders_are_counted_from_the_root(tmp_path: Path) -> None:
 def test_what_is_spelled_is_located_again(uri: str) -> None:
     fs, path = locate(absolute(uri))
     child = f"{path.rstrip('/')}/child name"
-    spelled = spell(fs, child, absolute(uri))
+    spelled = uri_of_path(fs, child, absolute(uri))
     assert locate(spelled)[1] == child
     assert absolute(spelled) == spelled
 
 
 class Remote:
-    """The part of a remote file system that `spell` asks."""
+    """The part of a remote file system that `uri_of_path` asks."""
 
     protocol = "remote"
 
@@ -292,7 +294,7 @@ class Remote:
     ],
 )
 def test_user_and_host_stay_in_the_spelling(like: str, inside: str, path: str, expected: str) -> None:
-    assert spell(Remote(inside, "odd://"), path, like) == expected
+    assert uri_of_path(Remote(inside, "odd://"), path, like) == expected
 
 
 def test_chained_uris_are_listed_and_spelled(tmp_path: Path) -> None:
