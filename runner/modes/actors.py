@@ -20,7 +20,7 @@ from runner.modes.work import packed
 from runner.process.threads import import_ahead
 from runner.types import Answer, Auto, Done, Fit, Lost, Mode, ModelSource, Pool, Positive, Seconds, Setup, Work
 
-STILLBORN = 3  # actors in a row that never came up, before a job that has no other gives in
+STILLBORN = 3  # actors in a row that die before they are up end a job that has no other
 
 
 class Bounds(NamedTuple):
@@ -86,7 +86,7 @@ class Actors(Mode):
         return pool
 
     def fits(self, setup: Setup) -> Fit:
-        """By what each node has in all."""
+        """How many actors fit, by what each node has in all."""
         return capacity(setup)
 
     def _bounds(self, found: Fit, setup: Setup) -> Bounds:
@@ -99,7 +99,7 @@ class Actors(Mode):
 
 
 def _affordable(key: str, wanted: int, found: Fit, setup: Setup) -> int:
-    """As many as are wanted, or on a private Ray, whose size is final, as fit of them."""
+    """The wanted number of actors. On a private Ray, which cannot grow, only as many of them as fit."""
     if wanted <= found.count:
         return wanted
     if is_private():
@@ -121,7 +121,7 @@ class _Predictor:
 
 @dataclass(eq=False)
 class _Member:
-    """One actor: what it has to do, oldest first, whether it has come up, and since when it has had no call."""
+    """One actor: its queue of calls (the oldest first), whether it is up, and since when it has been idle."""
 
     handle: Any
     birth: Any
@@ -130,7 +130,7 @@ class _Member:
     idle_since: float = field(default_factory=time.monotonic)
 
     def awaited(self) -> Any:
-        """What it does now: it comes up, or its first call, or nothing."""
+        """The reference that it will answer next: that it is up, or its first call; `None` if it has nothing to do."""
         if not self.up:
             return self.birth
         return self.calls[0][1] if self.calls else None
@@ -155,15 +155,15 @@ class _Up:
         del self._by_length[len(member.calls)][member]
 
     def idle(self) -> Iterator[_Member]:
-        """Those without a call, the longest idle first."""
+        """The idle actors, the longest idle first."""
         return iter(self._by_length[0])
 
     def free(self, deep: int) -> int:
-        """Free places in queues of that length."""
+        """Free places, if each queue may become that long."""
         return sum((deep - length) * len(there) for length, there in self._by_length.items() if length < deep)
 
     def shortest(self) -> _Member:
-        """One with the shortest queue: of the idle the last that became so, that the others may be ended."""
+        """An actor with the shortest queue. Of the idle ones it is the latest, so that the others stay idle and can be ended."""
         length = min(length for length, there in self._by_length.items() if there)
         there = self._by_length[length]
         return next(iter(there) if length else reversed(there))
@@ -173,7 +173,7 @@ class ActorPool:
     """Actors and their queues."""
 
     def __init__(self, mode: Actors, setup: Setup, bounds: Bounds) -> None:
-        """Create the fewest."""
+        """Create as many actors as the pool always has."""
         import ray
 
         self._mode, self._setup, self._bounds = mode, setup, bounds
@@ -193,7 +193,7 @@ class ActorPool:
             self._enter(self._create())
 
     def start(self, model: Box) -> None:
-        """Take the model, and wait for the first actor, unless somebody asks to stop."""
+        """Take the model, and wait until the first actor is up, or the job is asked to stop."""
         self._model, self._looking = model, Looking(model.key, self._setup.moved)
         deadline = time.monotonic() + self._mode.ready_timeout
         while not self._up and not self._setup.signals.asked():
@@ -215,7 +215,7 @@ class ActorPool:
         return len(self._coming) + len(self._up)
 
     def _enter(self, member: _Member) -> None:
-        """Count a member where it belongs now."""
+        """Put a member into the group of its state: it comes up, or it is up."""
         if member.up:
             self._up.add(member)
         else:
@@ -224,7 +224,7 @@ class ActorPool:
             self._awaited[reference] = member
 
     def _leave(self, member: _Member) -> None:
-        """Take it from there, before anything of it changes."""
+        """Take a member out of its group, before its state changes."""
         if member.up:
             self._up.remove(member)
         else:
@@ -234,7 +234,7 @@ class ActorPool:
     # ------------------------------------------------ growing and shrinking
 
     def room(self) -> int:
-        """Free places in the queues of actors that are up; while the pool may grow nothing is queued, for those that come."""
+        """Free places in the queues of the actors that are up. While the pool can grow, calls wait for new actors instead of queuing."""
         deep = 1 if self._may_grow() else self._mode.max_tasks_in_flight_per_actor
         return self._up.free(deep)
 
@@ -242,13 +242,13 @@ class ActorPool:
         return self._size() < self._bounds.most
 
     def grow(self) -> None:
-        """Create an actor, unless as many are coming as are up; it may stay pending, and then shows what is wanted."""
+        """Create an actor, unless as many are coming up as are up. It may stay pending, which tells an autoscaler what is wanted."""
         self._work_waited = time.monotonic()
         if self._may_grow() and self._size() < 2 * len(self._up):
             self._enter(self._create())
 
     def _shrink(self) -> None:
-        """End actors that nobody has needed for long, those that are still coming first."""
+        """End actors that were idle for `mode.idle_timeout`, those that are not up yet first."""
         spare, needed = self._size() - self._bounds.fewest, time.monotonic() - self._mode.idle_timeout
         if spare <= 0 or self._work_waited >= needed:
             return
@@ -273,7 +273,7 @@ class ActorPool:
         self._enter(member)
 
     def wait(self, timeout: float) -> list[Done]:
-        """Everything that has finished once something has; actors that died are replaced."""
+        """All calls that have finished, once one has. Actors that died are replaced."""
         import ray
 
         self._shrink()
@@ -333,17 +333,17 @@ class ActorPool:
         self._enter(self._create())
 
     def _forgo(self, member: _Member) -> None:
-        """Do without an actor for the rest of the job: its node has not the memory for so many."""
+        """Run with one actor fewer from now on: a node has not enough memory for so many."""
         self._leave(member)
         most = self._size()
         self._bounds = Bounds(min(self._bounds.fewest, most), most)
 
     def running(self) -> list[int]:
-        """The head of each queue."""
+        """The first call of each queue."""
         return [member.calls[0][0] for member in self._members if member.calls]
 
     def _tickets(self) -> set[int]:
-        """Of all calls, also of those that are queued: they have told nothing."""
+        """The tickets of all calls, also of queued ones, which have reported no rows yet."""
         return {ticket for member in self._up for ticket, _ in member.calls}
 
     def abandon(self, ticket: int) -> None:
@@ -356,7 +356,7 @@ class ActorPool:
         self._replace(member)
 
     def workers(self) -> int:
-        """Actors that are up; of those that are still coming, only as many as the pool is never without."""
+        """The actors that are up, or the number that the pool always has if that is more."""
         return max(len(self._up), self._bounds.fewest)
 
     def close(self) -> None:

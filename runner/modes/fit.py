@@ -1,4 +1,4 @@
-"""How many workers fit on the nodes that are there, by what each asks for."""
+"""How many workers fit on the nodes of a cluster, by the resources that each asks for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONLY_RAY = (  # what nobody else hands out or follows
 
 
 def demands(resources: Resources) -> dict[str, float]:
-    """What one worker takes of a node, under the names that Ray gives a node's resources."""
+    """The resources of one worker under the names that Ray uses for those of a node."""
     asked = {
         "CPU": resources.num_cpus,
         "GPU": resources.num_gpus,
@@ -30,7 +30,7 @@ def demands(resources: Resources) -> dict[str, float]:
 
 
 def fit(nodes: Sequence[Mapping[str, float]], resources: Resources) -> Fit:
-    """How many workers that ask for `resources` fit on these nodes, each given as its resources by name."""
+    """How many workers that ask for `resources` fit on these nodes. A node is given as its resources by name."""
     asked = demands(resources)
     if not asked:
         cores = int(sum(node.get("CPU", 0) for node in nodes))

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def beside_a_loop(act: Callable[[], T]) -> T:
-    """Do something here, or in another thread where this one runs an event loop, as a notebook's does: it has room for no second."""
+    """Call a function here, or in another thread if this one runs an event loop, as in a notebook: it may start a loop of its own."""
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is None or asyncio._get_running_loop() is None:
         return act()
@@ -28,7 +28,7 @@ def beside_a_loop(act: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class Inline(Mode):
-    """No workers at all."""
+    """Predict in this very process, without workers."""
 
     def open(self, model: ModelSource, setup: Setup) -> Pool:
         """Bound the native thread pools as a worker would."""
@@ -44,7 +44,7 @@ class Inline(Mode):
 
 @dataclass(frozen=True)
 class _Stoppable:
-    """The model, whose predictor ends the job at the next batch once the grace after a signal is over."""
+    """The model with a predictor that ends the job before the next batch, once the grace period after a signal is over."""
 
     model: ModelSource
     signals: StopRequest
@@ -68,7 +68,7 @@ class _Stoppable:
 
 @dataclass
 class InlinePool:
-    """Runs a call when it is waited for, so that a stop is noticed between two."""
+    """Executes a call when somebody waits for it, so that a stop is noticed between two calls."""
 
     model: Model
     moving: Moving = field(default_factory=Moving)
@@ -79,10 +79,10 @@ class InlinePool:
         return 1 - len(self.queue)
 
     def grow(self) -> None:
-        """There is only this process."""
+        """Do nothing: there is only this process."""
 
     def submit(self, ticket: int, work: Work) -> None:
-        """Keep it for `wait`."""
+        """Keep the call for `wait`."""
         self.queue.append((ticket, work))
 
     def wait(self, timeout: float) -> list[Done]:
@@ -99,15 +99,15 @@ class InlinePool:
         return [done]
 
     def running(self) -> list[int]:
-        """Nothing runs while nobody waits."""
+        """None: nothing runs while nobody waits."""
         return []
 
     def abandon(self, ticket: int) -> None:
-        """Nothing can be in flight."""
+        """Do nothing: no call can be in flight."""
 
     def workers(self) -> int:
-        """This process."""
+        """One: this process."""
         return 1
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: nothing was started."""

@@ -1,4 +1,4 @@
-"""How far the calls are that Ray's workers are at: each leaves its rows where the driver finds them.
+"""How many rows the calls in flight on Ray have predicted: each worker writes its number into Ray's key-value store.
 
 A worker that is busy answers no question. So it writes its rows, once a second at most, into the small key-value store of Ray's control
 service, under a key of its own, beside the ticket of its call; and the driver looks there about as often. Ray calls these functions
@@ -19,13 +19,13 @@ from runner.process.overlap import background
 from runner.process.pulse import EVERY_SECONDS, Moving
 from runner.types import unseen
 
-SHARE = 0.05  # of the driver's time may go into looking
+SHARE = 0.05  # of the driver's time may be spent on reading these numbers
 
 _writing: Future[None] | None = None
 
 
 def tell(pool: str, ticket: int, rows: int) -> None:
-    """Write it down, in the background: the call does not wait for a slow control service, and skips what it would pile up."""
+    """Report a call's rows, in the background: the call never waits for a slow store, and skips reports rather than queue them."""
     global _writing
     if _writing is None or _writing.done():
         _writing = background(
@@ -44,16 +44,16 @@ def _prefix(pool: str) -> str:
 
 
 class Looking:
-    """The driver's side, for one pool."""
+    """Reads the numbers on the driver, for one pool."""
 
     def __init__(self, pool: str = "", show: Callable[[int], object] = unseen) -> None:
-        """Take the pool's name, and who wants to know."""
+        """Take the pool's name, and the function that is told the sum."""
         self._prefix, self._moving = _prefix(pool).encode(), Moving(show)
         self._next = time.monotonic() + EVERY_SECONDS
         self.over = self._moving.over
 
     def look(self, running: Callable[[], Collection[int]]) -> None:
-        """See how far the running calls are, if it is time; the more there are, the more seldom."""
+        """Read the numbers of the running calls if it is time. The more calls there are, the less often they are read."""
         if (started := time.monotonic()) < self._next:
             return
         with contextlib.suppress(Exception):
@@ -70,7 +70,7 @@ class Looking:
                 self._moving.told(ticket, rows)
 
     def close(self) -> None:
-        """Take away what was written."""
+        """Delete what the workers wrote."""
         with contextlib.suppress(Exception):
             from ray.experimental.internal_kv import _internal_kv_del
 

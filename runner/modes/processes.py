@@ -1,4 +1,4 @@
-"""A pool of processes on this machine, without Ray: the model in one mapped file, the same guarantees and the same bytes."""
+"""A pool of processes on this machine, without Ray. They map one file with the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runner.process.pulse import Moving
 from runner.process.threads import thread_environment
 from runner.types import Auto, Done, Fit, Lost, Mode, ModelSource, Pool, Positive, Resources, Setup, Work
 
-STILLBORN = 3  # processes in a row that died before their first answer, before the job gives in
+STILLBORN = 3  # processes in a row that die before their first answer end the job
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Processes(Mode):
         return pool
 
     def fits(self, setup: Setup) -> Fit:
-        """By the CPUs that this process may use: nobody hands out anything else here."""
+        """How many processes fit, by the CPUs that this process may use. There is nothing else to share out here."""
         there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return fit([{"CPU": float(there)}], Resources(num_cpus=setup.resources.num_cpus))
 
@@ -67,7 +67,7 @@ class Processes(Mode):
 
 
 def _keep(parcel: weights.Parcel, file: IO[bytes]) -> None:
-    """Write the packed model to a file without a name: it is gone when the last process that has it ends.
+    """Write the packed model to a file without a name, which the system deletes when the last process that has it open ends.
 
     Raises:
         Incomplete: There is no room for it.
@@ -80,7 +80,7 @@ def _keep(parcel: weights.Parcel, file: IO[bytes]) -> None:
 
 @dataclass(eq=False)
 class _Member:
-    """A process, the call it is at or has waiting, whether it has come up, and whether it has ever answered."""
+    """A process: its call, whether it is up, and whether it has ever answered."""
 
     apart: apart.Apart
     ticket: int | None = None
@@ -89,10 +89,10 @@ class _Member:
 
 
 class ProcessPool:
-    """Processes, each at one call at most."""
+    """Processes that each execute one call at a time."""
 
     def __init__(self, model: IO[bytes], size: int, setup: Setup) -> None:
-        """Start them all."""
+        """Start all processes."""
         self._model, self._setup = model, setup
         self._stillborn = 0
         self._moving = Moving(setup.moved)
@@ -106,14 +106,14 @@ class ProcessPool:
         return _Member(started)
 
     def room(self) -> int:
-        """Processes at no call."""
+        """The number of idle processes."""
         return sum(member.ticket is None for member in self._members)
 
     def grow(self) -> None:
-        """All that are wanted are there."""
+        """Do nothing: the pool has a fixed size."""
 
     def submit(self, ticket: int, work: Work) -> None:
-        """Give the call to a process that has none."""
+        """Give the call to an idle process."""
         member = next(member for member in self._members if member.ticket is None)
         member.ticket = ticket
         try:
@@ -122,7 +122,7 @@ class ProcessPool:
             self._ended.append(self._bury(member))
 
     def wait(self, timeout: float) -> list[Done]:
-        """Everything that has finished once something has; processes that died are replaced."""
+        """All calls that have finished, once one has. Processes that died are replaced."""
         if self._ended:
             ended = list(self._ended)
             self._ended.clear()
@@ -167,7 +167,7 @@ class ProcessPool:
         self._members[self._members.index(member)] = self._create()
 
     def running(self) -> list[int]:
-        """Every call that a process has begun: how long one takes to come up is not the call's."""
+        """The calls of processes that are up: the time until a process is up does not count for its call."""
         return [member.ticket for member in self._members if member.ticket is not None and member.up]
 
     def abandon(self, ticket: int) -> None:
@@ -178,11 +178,11 @@ class ProcessPool:
         self._replace(member)
 
     def workers(self) -> int:
-        """Processes."""
+        """The number of processes."""
         return len(self._members)
 
     def close(self) -> None:
-        """End them all, and let go of the model."""
+        """End all processes, and close the file with the model."""
         for member in self._members:
             member.apart.stop()
         self._model.close()

@@ -1,4 +1,4 @@
-"""What Ray's two modes share: shipping the model once, the code in the remote process, reading what comes back."""
+"""What Ray's two modes share: they put the model into the object store once, run calls in workers, and read the answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Box:
         return self._delivered().obtain()
 
     def portable(self) -> bytes:
-        """For a child of this worker process, which has no Ray."""
+        """The model for a child of this worker process, which has no Ray."""
         return self._delivered().portable()
 
     def vitals(self) -> Vitals:
@@ -83,7 +83,7 @@ def box(model: ModelSource, setup: Setup) -> Box:
 
 
 def execute(model: Box, work: bytes, ticket: int) -> Answer:
-    """Do one call's work in this worker process."""
+    """Execute one call in this worker process."""
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
     PULSE.begin(partial(tell, model.key, ticket))
@@ -92,7 +92,7 @@ def execute(model: Box, work: bytes, ticket: int) -> Answer:
 
 
 def result_of(reference: Any) -> Answer | Lost:
-    """What a finished call returned, or why its worker is gone."""
+    """The answer of a finished call, or `Lost` with the reason if its worker died."""
     import ray
 
     try:
@@ -107,7 +107,7 @@ def result_of(reference: Any) -> Answer | Lost:
 
 
 def killed_for_memory(result: Answer | Lost) -> bool:
-    """Whether Ray's memory monitor took the worker."""
+    """Whether Ray's memory monitor killed the worker."""
     return isinstance(result, Lost) and result.memory
 
 

@@ -16,8 +16,8 @@ from runner.process import apart, program
 from runner.process.pulse import PULSE
 from runner.process.threads import import_ahead, limit_threads
 
-UP = b""  # a process's first message
-ROWS = b"rows "  # begins a message that tells how far a call is, as no pickle does
+UP = b""  # the first message of a process: it is up
+ROWS = b"rows "  # begins a message with the rows of a call so far; no pickle begins so
 
 
 def serve(pipe: Connection[Any, Any], number: int) -> None:

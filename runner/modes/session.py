@@ -1,4 +1,4 @@
-"""The Ray session: which Ray, joined once per process, and what its nodes offer."""
+"""The Ray session of this process: which Ray it joins or starts, and what the nodes offer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from runner.words.credentials import is_secret
 from runner.words.secrets import hide
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
-KNOCK_SECONDS = 10.0
-LOOK_SECONDS = 2.0  # between two looks at what the nodes of a cluster offer
+KNOCK_SECONDS = 10.0  # that a cluster has to accept a connection
+LOOK_SECONDS = 2.0  # between two questions to a cluster about its nodes
 TOKEN_LOGGER = (
     "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
 )
@@ -83,7 +83,7 @@ def connect(options: RayOptions, say: Callable[[str], None]) -> None:
 
 
 def _serves(address: str, runtime_env: Any, say: Callable[[str], None]) -> bool:
-    """Whether the present session is what this job asks for, or is not ours to leave."""
+    """Whether the session serves this job: it is what the job asks for, or somebody else began it and we must not end it."""
     if _joined.name != _name():
         _joined.private = False
         if runtime_env:
@@ -118,7 +118,7 @@ def _is_credential(name: str, value: Any) -> bool:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """With these variables, for the processes that are started meanwhile."""
+    """Set these environment variables for the processes that are started within the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -132,7 +132,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Whether anything listens at `host:port`; Ray itself would try for over a minute.
+    """Refuse an address at which nothing listens. Ray itself would try for over a minute.
 
     Raises:
         Incomplete: Nothing does.
@@ -147,7 +147,7 @@ def _knock(address: str) -> None:
 
 
 def _token_hint() -> str:
-    """A cluster that asks for a token refuses in words that do not say so."""
+    """A hint on tokens: the error of a cluster that asks for one does not say so."""
     if os.environ.get("RAY_AUTH_MODE") == "token":
         return "; RAY_AUTH_MODE=token is set: is the token that of the cluster (RAY_AUTH_TOKEN, or ~/.ray/auth_token)?"
     return "; if the cluster asks for a token: set RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
@@ -163,7 +163,7 @@ def _init_options(runtime_env: dict[str, Any] | None, *, private: bool) -> dict[
 
 
 def disconnect() -> None:
-    """Leave Ray; a private one ends with all its processes."""
+    """Leave Ray. A private Ray ends, with all its processes."""
     import sys
 
     ray: Any = sys.modules.get("ray")
@@ -172,24 +172,24 @@ def disconnect() -> None:
 
 
 def is_private() -> bool:
-    """Whether this process started the Ray it uses: then its size is final."""
+    """Whether this process started its Ray. Such a Ray cannot grow."""
     return _joined.private
 
 
 def start_seconds() -> float:
-    """What it took to start a private Ray for the present job; 0 if none was started."""
+    """Seconds that it took to start a private Ray for this job; 0 if none was started."""
     return _joined.start_seconds
 
 
 def nodes() -> list[dict[str, float]]:
-    """What each living node has in all, by resource name."""
+    """The total resources of each living node, by name."""
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def wait_until_one_fits(setup: Setup) -> Fit:
-    """How many workers fit, once at least one does.
+    """Wait until at least one worker fits, and return how many do.
 
     Raises:
         ConfigError: None fits on a private Ray, whose size is final.
@@ -208,7 +208,7 @@ KEYS = {"CPU": "resources.num_cpus", "GPU": "resources.num_gpus", "memory": "res
 
 
 def _too_much(resources: Resources) -> list[str]:
-    """The keys of which no node has enough."""
+    """The config keys that ask for more than any node has."""
     there = nodes()
     short = [name for name, amount in demands(resources).items() if all(node.get(name, 0) < amount for node in there)]
     return [KEYS.get(name, f"resources.resources ({name})") for name in short] or ["together, no node has them all"]
@@ -234,20 +234,20 @@ def _wait_for_autoscaler(setup: Setup, message: str) -> Fit:
 
 
 class Watch:
-    """How many workers fit the cluster, by a look every few seconds: nodes join and leave.
+    """Knows how many workers fit the cluster. It asks every few seconds, since nodes join and leave.
 
     Notices too when none fits any more: what is queued there would wait for ever.
     """
 
     def __init__(self, resources: Resources) -> None:
-        """Take what one worker asks for."""
+        """Take the resources of one worker."""
         self._resources = resources
         self._found = Fit(0, "not looked yet")
         self._next_look = 0.0
         self._since: float | None = None
 
     def fits(self) -> int:
-        """Workers that fit at once, as of the last look."""
+        """How many workers fit at once, by the last answer."""
         return self._look().count
 
     def _look(self) -> Fit:
@@ -257,7 +257,7 @@ class Watch:
         return self._found
 
     def check(self, *, progressed: bool) -> None:
-        """Look while nothing is answered.
+        """Ask again if it is time.
 
         Raises:
             Incomplete: Nothing has fitted for as long as a cluster gets to grow; a private Ray, whose only node is gone, gets none.
@@ -275,7 +275,7 @@ class Watch:
 
 
 def capacity(setup: Setup) -> Fit:
-    """Connect, and tell how many workers fit at once.
+    """Connect to Ray, and return how many workers fit at once.
 
     Raises:
         ConfigError: No worker fits.

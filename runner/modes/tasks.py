@@ -1,4 +1,4 @@
-"""Ray tasks: one call, one task. Ray reuses the worker processes, and each holds the model after its first call."""
+"""Ray tasks: each call is a task. Ray reuses worker processes, and each keeps the model after its first call."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tasks(Mode):
         return TaskPool(task(execute), model_box, self.max_in_flight, Watch(setup.resources), looking)
 
     def fits(self, setup: Setup) -> Fit:
-        """By what each node has in all."""
+        """How many tasks fit, by what each node has in all."""
         return capacity(setup)
 
 
@@ -72,11 +72,11 @@ class TaskPool:
     kills: int = 0
 
     def room(self) -> int:
-        """Calls that may still be submitted."""
+        """How many more calls may be submitted."""
         return self._limit() - len(self.flying)
 
     def grow(self) -> None:
-        """Ray starts the processes; an autoscaler sees the tasks that are queued."""
+        """Do nothing: Ray starts processes, and an autoscaler sees the tasks that wait."""
 
     def _limit(self) -> int:
         """Never 0: what is queued where nothing fits is what an autoscaler goes by."""
@@ -89,7 +89,7 @@ class TaskPool:
         self.flying[ticket] = self.remote.remote(self.model, packed(work), ticket)
 
     def wait(self, timeout: float) -> list[Done]:
-        """Everything that has finished once something has."""
+        """All calls that have finished, once one has."""
         import time
 
         import ray
@@ -112,7 +112,7 @@ class TaskPool:
         return done
 
     def running(self) -> list[int]:
-        """The oldest calls, as many as fit."""
+        """The tickets of the oldest calls, as many as fit at once."""
         return list(self.flying)[: self.watch.fits()]
 
     def abandon(self, ticket: int) -> None:
@@ -123,7 +123,7 @@ class TaskPool:
         self.looking.over(ticket)
 
     def workers(self) -> int:
-        """As many as fit."""
+        """How many workers fit at once."""
         return self.watch.fits()
 
     def close(self) -> None:

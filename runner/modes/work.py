@@ -1,4 +1,4 @@
-"""A call on its way to a worker process: pickled by the driver, and unpickled where everything that it names can be imported."""
+"""A call on its way to a worker: the driver pickles it, and our own code in the worker unpickles and executes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REMEDY = "the code of a source or a sink must be importable in every worker (on 
 
 
 def packed(work: Work) -> bytes:
-    """What a call asks a worker to do, as bytes; what was defined in a notebook or a script goes along."""
+    """A call as bytes. Classes and functions that were defined in a notebook or a script travel in them."""
     import cloudpickle
 
     return bytes(cloudpickle.dumps(work))
