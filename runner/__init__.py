@@ -10,6 +10,7 @@ from runner.api import plan, run
 from runner.config import allowed as allowed  # the list is read before anything else
 from runner.errors import ConfigError, Incomplete, Interrupted, JobFailed, RunnerError, SinkRefused
 from runner.report.report import Report
+from runner.types import Rejected
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __all__ = [
     "Incomplete",
     "Interrupted",
     "JobFailed",
+    "Rejected",
     "Report",
     "RunnerError",
     "SinkRefused",

@@ -307,7 +307,7 @@ class _Call:
             os._exit(3)
         if self.act == "stay":
             time.sleep(10 * PATIENCE_SECONDS)
-        rows = model.obtain()(-self.ticket)
+        [rows] = model.obtain()([-self.ticket])
         return [Receipt(str(self.ticket), rows, rows, 0, 0, "", Stages(), str(os.getpid()))]
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from runner.driver.job import Job
 from runner.driver.survey import Survey
 from runner.errors import ConfigError
+from runner.predictor.calling import LocalCaller
+from runner.predictor.shipping import loaded
 from runner.process.threads import limit_threads
 from runner.types import Shard, Unreadable
 from runner.words.plain import counted
@@ -45,7 +47,7 @@ def tune(job: Job, survey: Survey, shards: Sequence[Shard]) -> Iterator[str]:
     limit_threads(job.num_threads)
     try:
         predicting = Predicting(
-            job.model.call(), sample.column_names, job.predict.input, None, rename=job.predict.rename
+            LocalCaller(loaded(job.model.call)), sample.column_names, job.predict.input, None, rename=job.predict.rename
         )
         rates = list(_rates(predicting, sample))
     except Exception as error:
@@ -103,5 +105,6 @@ def _rate(predicting: Predicting, sample: pa.Table, batch_size: int) -> float:
     starts = cycle(range(0, sample.num_rows - batch_size + 1, batch_size))
     rows, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < LEAST_SECONDS:
-        rows += predicting(sample.slice(next(starts), batch_size)).num_rows
+        predicting(sample.slice(next(starts), batch_size))
+        rows += batch_size
     return rows / seconds

@@ -217,8 +217,50 @@ class Source(Protocol):
 # ---------------------------------------------------------------- models
 
 Predictor = Callable[[Any], Any]
-"""`batch -> predictions`. The batch is what `predict.input` says, the predictions one value per row in any of the forms
-that `batches.to_table` takes."""
+"""`batch -> predictions`: any callable. The batch is what `predict.input` says, the predictions are one value per row in any of the forms
+that `batches.to_table` takes, or a `Rejected`. These parts are optional:
+
+- a method `prepare(batch)`: what it returns is given to the predictor in place of the batch;
+- an `async def __call__` (or an `async def` function): it is awaited, always on the same event loop;
+- beside that a number `concurrency`, 1 by default: the rows of a batch are divided among so many calls, which are awaited at once."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """What a predictor returns when it refuses some rows of its batch: no row is predicted twice to find them.
+
+    With `errors=quarantine` these rows go to quarantine, each with its error; with `errors=strict` the first one fails the job.
+
+    Attributes:
+        predictions: As any predictor returns them, one value for every row of the batch. What stands at a rejected row is not looked at;
+            it may be null.
+        errors: The number of each rejected row within the batch, from 0, with the reason.
+    """
+
+    predictions: Any
+    errors: Mapping[int, Exception]
+
+
+class Raised(NamedTuple):
+    """What a call of the predictor raised: a value, so that what other calls returned is kept."""
+
+    error: BaseException
+
+
+class Caller(Protocol):
+    """Calls the predictor, wherever that is."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many batches the predictor may be given at once."""
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The columns that the predictor says it wants, if it does."""
+
+    def __call__(self, batches: Sequence[Any]) -> list[Any]:
+        """For each batch what the predictor returned, or a `Raised` that holds an `Exception`."""
+
 
 BatchKind = Literal["pandas", "arrow", "numpy", "torch"]
 
@@ -571,8 +613,8 @@ class Mode(Protocol):
 class Model(Protocol):
     """The model as a worker process holds it."""
 
-    def obtain(self) -> Predictor:
-        """The predictor, loaded once per process."""
+    def obtain(self) -> Caller:
+        """What calls the predictor, which is loaded once per process."""
 
     def portable(self) -> bytes:
         """A pickled pair of (is it a loader, the loader or predictor), for a process without Ray."""
@@ -591,8 +633,11 @@ class ModelSource(Protocol):
     def begin(self) -> None:
         """Start to load on the driver, if it is loaded there, beside whatever the mode does next."""
 
-    def obtain(self) -> Predictor:
-        """The predictor, loaded once in this process."""
+    def obtain(self) -> Caller:
+        """What calls the predictor, which is loaded once in this process."""
+
+    def predictor(self) -> Predictor:
+        """The predictor itself."""
 
     def packed(self) -> Any:
         """A parcel for the workers (`predictor.weights.Parcel`); it unpacks to a `Shipment`."""

@@ -15,7 +15,7 @@ from test_job import digests, job, manifest, predicted, write_input
 
 from runner import ConfigError, JobFailed, SinkRefused, run
 from runner.__main__ import main
-from runner.arrow.isolate import Good, Guilty, bisect
+from runner.arrow.isolate import Failed, Good, Guilty, Tried, isolate
 from runner.errors import TooManyBadRows
 from runner.ledger.quarantine import Budget
 from runner.sources.reader import FilesReader
@@ -203,19 +203,16 @@ def test_the_policy_is_not_in_the_fingerprint(executor: Runs, tmp_path: Path) ->
 
 @given(st.integers(1, 200), st.sets(st.integers(0, 199)))
 def test_bisection_finds_exactly_the_guilty_and_keeps_the_order(rows: int, guilty: set[int]) -> None:
-    def attempt(start: int, end: int) -> range:
-        if guilty & set(range(start, end)):
-            raise ValueError
-        return range(start, end)
+    def attempt(start: int, end: int) -> list[Tried]:
+        tried.append((start, end))
+        return [Failed(start, end, ValueError())] if guilty & set(range(start, end)) else [Good(start, end, None)]
 
-    expected = sorted(guilty & set(range(rows)))
-    try:
-        attempt(0, rows)
-    except ValueError as error:
-        found = list(bisect(rows, attempt, error))
-        assert [each.row for each in found if isinstance(each, Guilty)] == expected
-        spans = [(each.start, each.end) if isinstance(each, Good) else (each.row, each.row + 1) for each in found]
-        assert [row for start, end in spans for row in range(start, end)] == list(range(rows))
+    tried: list[tuple[int, int]] = []
+    found = list(isolate(0, rows, attempt))
+    assert [each.row for each in found if isinstance(each, Guilty)] == sorted(guilty & set(range(rows)))
+    spans = [(each.start, each.end) if isinstance(each, Good) else (each.row, each.row + 1) for each in found]
+    assert [row for start, end in spans for row in range(start, end)] == list(range(rows))
+    assert len(tried) == len(set(tried)), "nothing is tried twice"
 
 
 @given(st.integers(0, 50), st.integers(0, 10**6), st.integers(0, 50))

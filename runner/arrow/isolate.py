@@ -1,56 +1,77 @@
-"""Find the guilty rows of a batch that fails."""
+"""The guilty rows of a batch that fails, found by trying halves of what fails."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Good(NamedTuple):
-    """Rows `start` to `end` of the batch, and what the attempt gave for them."""
+    """Rows `start` to `end` of a batch, and the result for those of them that are not guilty."""
 
     start: int
     end: int
     result: object
 
+    def moved(self, rows: int) -> Good:
+        """The same, counted from a row further up."""
+        return Good(self.start + rows, self.end + rows, self.result)
+
 
 class Guilty(NamedTuple):
-    """A row of the batch that fails alone, and its error."""
+    """A row of a batch that cannot be predicted, and its error."""
 
     row: int
     error: Exception
 
+    def moved(self, rows: int) -> Guilty:
+        """The same, counted from a row further up."""
+        return Guilty(self.row + rows, self.error)
 
-def bisect(rows: int, attempt: Callable[[int, int], object], error: Exception) -> Iterator[Good | Guilty]:
-    """Split a failed batch until what fails is single rows; yields in row order, each row exactly once.
+
+class Failed(NamedTuple):
+    """Rows `start` to `end` of a batch that fail together: any of them may be guilty."""
+
+    start: int
+    end: int
+    error: Exception
+
+    def moved(self, rows: int) -> Failed:
+        """The same, counted from a row further up."""
+        return Failed(self.start + rows, self.end + rows, self.error)
+
+
+Tried = Good | Guilty | Failed
+
+
+def isolate(start: int, end: int, attempt: Callable[[int, int], Iterable[Tried]]) -> Iterator[Good | Guilty]:
+    """Try rows `start` to `end`, then the halves of what fails, until what fails is a single row.
+
+    Each row is in exactly one of the results, which come in the order of the rows. What was good once is not tried again.
 
     Args:
-        rows: Rows of the batch, at least 1.
-        attempt: Tries rows `start` to `end` and returns the result or raises.
-        error: What the attempt at the whole batch raised.
+        start: The first row.
+        end: The row after the last one; at least one row is tried.
+        attempt: Tries the rows from the first to the second number, and tells what came of them, in their order.
     """
-    if rows == 1:
-        yield Guilty(0, error)
-    else:
-        yield from _halves(0, rows, attempt)
+    for each in attempt(start, end):
+        if not isinstance(each, Failed):
+            yield each
+        elif each.end - each.start == 1:
+            yield Guilty(each.start, each.error)
+        else:
+            middle = (each.start + each.end) // 2
+            yield from isolate(each.start, middle, attempt)
+            yield from isolate(middle, each.end, attempt)
 
 
-def _halves(start: int, end: int, attempt: Callable[[int, int], object]) -> Iterator[Good | Guilty]:
-    middle = (start + end) // 2
-    yield from _try(start, middle, attempt)
-    yield from _try(middle, end, attempt)
+def without(table: pa.Table, guilty: Sequence[Guilty]) -> pa.Table:
+    """The table without the guilty rows."""
+    import numpy as np
 
-
-def _try(start: int, end: int, attempt: Callable[[int, int], object]) -> Iterator[Good | Guilty]:
-    try:
-        result = attempt(start, end)
-    except Exception as error:
-        failed = error
-    else:
-        yield Good(start, end, result)
-        return
-    # Not inside of `except`: an error of a smaller piece would seem to have been raised while this one was handled.
-    if end - start == 1:
-        yield Guilty(start, failed)
-    else:
-        yield from _halves(start, end, attempt)
+    if not guilty:
+        return table
+    return table.take(np.delete(np.arange(table.num_rows), [each.row for each in guilty]))

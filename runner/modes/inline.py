@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from runner.modes.fit import ONLY_RAY
+from runner.predictor.calling import LocalCaller
 from runner.predictor.vitals import with_vitals
 from runner.process.overlap import background
 from runner.process.pulse import PULSE, Moving
 from runner.process.threads import limit_threads
-from runner.types import Done, Mode, Model, ModelSource, Pool, Predictor, Setup, StopRequest, Vitals, Work
+from runner.types import Caller, Done, Mode, Model, ModelSource, Pool, Setup, StopRequest, Vitals, Work
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Inline(Mode):
         """Bound the native thread pools as a worker would."""
         limit_threads(setup.num_threads)
         if model.on_driver:
-            beside_a_loop(model.obtain)
+            beside_a_loop(model.predictor)
         return InlinePool(_Stoppable(model, setup.signals), Moving(setup.moved))
 
     def ignored(self) -> Collection[str]:
@@ -49,15 +50,12 @@ class _Stoppable:
     model: ModelSource
     signals: StopRequest
 
-    def obtain(self) -> Predictor:
-        predictor = self.model.obtain()
+    def obtain(self) -> Caller:
+        return LocalCaller(self.model.predictor(), self._refuse_late)
 
-        def predict(batch: Any) -> Any:
-            if self.signals.expired():
-                raise KeyboardInterrupt
-            return predictor(batch)
-
-        return predict
+    def _refuse_late(self) -> None:
+        if self.signals.expired():
+            raise KeyboardInterrupt
 
     def portable(self) -> bytes:
         return self.model.portable()

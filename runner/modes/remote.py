@@ -15,7 +15,7 @@ from runner.predictor.shipping import Delivered
 from runner.process.pulse import PULSE
 from runner.process.signals import forks_by_default
 from runner.process.threads import limit_threads
-from runner.types import Answer, Lost, ModelSource, Predictor, Setup, Vitals
+from runner.types import Answer, Caller, Lost, ModelSource, Setup, Vitals
 
 _delivered: dict[str, Delivered] = {}  # the one model that this worker process holds, by the key of its box
 
@@ -38,8 +38,8 @@ class Box:
     num_threads: int
     path: tuple[str, ...]
 
-    def obtain(self) -> Predictor:
-        """The predictor, unpacked or loaded once per worker process."""
+    def obtain(self) -> Caller:
+        """What calls the predictor, which is unpacked or loaded once per worker process."""
         return self._delivered().obtain()
 
     def portable(self) -> bytes:

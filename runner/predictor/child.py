@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+from runner.predictor.calling import LocalCaller
 from runner.process import apart, program
-from runner.process.signals import raise_as_error
-from runner.types import Predictor
+from runner.types import Raised, Rejected
 from runner.words import exceptions
 from runner.words.secrets import known, learn
 
@@ -29,47 +29,58 @@ class Unloadable(Exception):
 
 
 class Child:
-    """A predictor that runs in a child process; a new one is started after each death."""
+    """Calls a predictor in a child process; a new one is started after each death."""
+
+    columns = None  # what the predictor says it wants is not asked for there
 
     def __init__(self, portable: bytes) -> None:
         """Take the pickled pair of (is it a loader, loader or predictor)."""
         self._portable = portable
         self._apart: apart.Apart | None = None
+        self._concurrency = 1
 
-    def __call__(self, batch: Any) -> Any:
-        """Predict there.
+    @property
+    def concurrency(self) -> int:
+        """How many batches the predictor may be given at once; this is known once it is loaded there.
 
         Raises:
-            ProcessDied: The child died of this batch.
-            Unloadable: The model cannot be loaded there.
-            RuntimeError: What the predictor raised, in words.
+            ProcessDied: The child died of loading it.
+            Unloadable: It cannot be loaded there.
         """
-        return self._answer(self._apart or self._started(), pickle.dumps(batch))
+        self._running()
+        return self._concurrency
 
-    def _started(self) -> apart.Apart:
+    def __call__(self, batches: Sequence[Any]) -> list[Any]:
+        """For each batch what the predictor returned there, or a `Raised`: with its error, or where that cannot travel with its words.
+
+        Raises:
+            ProcessDied: The child died of these batches.
+            Unloadable: The model cannot be loaded there.
+        """
+        return [_unpacked(each) for each in self._answer(self._running(), pickle.dumps(batches))]
+
+    def _running(self) -> apart.Apart:
+        if self._apart is not None:
+            return self._apart
         child = self._apart = apart.start("runner.predictor.child")
-        try:
-            self._answer(child, pickle.dumps(known()), self._portable)
-        except ProcessDied:
-            raise
-        except Exception as error:
+        [packed] = self._answer(child, pickle.dumps(known()), self._portable)
+        found = _unpacked(packed)
+        if isinstance(found, Raised):
             self.close()
-            raise Unloadable(f"the model cannot be loaded in a worker: {exceptions.told(error)}") from error
+            raise Unloadable(f"the model cannot be loaded in a worker: {exceptions.told(found.error)}") from found.error
+        self._concurrency = found
         return child
 
-    def _answer(self, child: apart.Apart, *messages: bytes) -> Any:
+    def _answer(self, child: apart.Apart, *messages: bytes) -> list[bytes]:
         try:
             for message in messages:
                 child.pipe.send_bytes(message)
-            kind, value, told = pickle.loads(child.pipe.recv_bytes())
+            answer: list[bytes] = pickle.loads(child.pipe.recv_bytes())
         except (EOFError, ConnectionError):
             self._apart = None
             # Not "from" the broken pipe, which would look like trouble with a network.
             raise ProcessDied(f"the predictor's process {child.obituary()}") from None
-        if kind == "raised":
-            exceptions.keep(value, told)
-            raise value
-        return value
+        return answer
 
     def close(self) -> None:
         """End the child."""
@@ -79,47 +90,63 @@ class Child:
 
 
 def serve(pipe: Connection[Any, Any]) -> None:
-    """The child's life: what no text may hold and the model first, then batches until the pipe is closed."""
+    """The child's life: credentials that no text may hold and the model come first, then batches until the pipe is closed."""
     apart.belong_to(os.getppid())
     learn(pickle.loads(pipe.recv_bytes()))
-    portable, predictors = pipe.recv_bytes(), list[Predictor]()
-    pipe.send_bytes(_answer(lambda: predictors.append(_obtained(portable))))
-    while True:
+    caller = _obtained(pipe.recv_bytes())
+    pipe.send_bytes(pickle.dumps([_packed(caller if isinstance(caller, Raised) else caller.concurrency)]))
+    while not isinstance(caller, Raised):
         try:
-            batch = pickle.loads(pipe.recv_bytes())
+            batches = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        pipe.send_bytes(_answer(partial(_predicted, predictors[0], batch)))
+        pipe.send_bytes(pickle.dumps([*map(_packed, caller(batches))]))
 
 
-def _obtained(portable: bytes) -> Predictor:
-    is_loader, held = pickle.loads(portable)
-    predictor: Predictor = held() if is_loader else held
-    return predictor
-
-
-def _answer(act: Callable[[], Any]) -> bytes:
+def _obtained(portable: bytes) -> LocalCaller | Raised:
     try:
-        return pickle.dumps(("done", act(), None))
+        is_loader, held = pickle.loads(portable)
+        return LocalCaller(held() if is_loader else held)
     except Exception as error:
-        return _pickled(error)
+        return Raised(error)
 
 
-def _predicted(predictor: Predictor, batch: Any) -> Any:
+# ---------------------------------------------------------------- what came of one batch, on its way back
+
+
+def _packed(outcome: Any) -> bytes:
+    """Each outcome is pickled by itself: one that cannot be pickled is an error of its own batch."""
     try:
-        return predictor(batch)
-    except BaseException as error:
-        raise_as_error(error, "the predictor")
+        return pickle.dumps(_travelling(outcome))
+    except Exception as error:
+        return pickle.dumps(_travelling(Raised(error)))
 
 
-def _pickled(error: Exception) -> bytes:
-    """The error itself if it survives pickling, else its words: many exceptions do not. Its traceback goes as text."""
-    place = exceptions.where(error), exceptions.whole(error)
+def _travelling(outcome: Any) -> Any:
+    if isinstance(outcome, Raised):
+        return Raised(_portable(outcome.error)), (exceptions.where(outcome.error), exceptions.whole(outcome.error))
+    if isinstance(outcome, Rejected) and isinstance(outcome.errors, Mapping):
+        outcome = replace(outcome, errors={row: _portable(error) for row, error in outcome.errors.items()})
+    return outcome, None
+
+
+def _portable(error: Any) -> Any:
+    """The error itself if it survives pickling, else its words: many exceptions do not."""
+    if not isinstance(error, BaseException):
+        return error
     try:
-        pickle.loads(packed := pickle.dumps(("raised", error, place)))
+        pickle.loads(pickle.dumps(error))
     except Exception:
-        return pickle.dumps(("raised", RuntimeError(exceptions.told(error)), place))
-    return packed
+        return RuntimeError(exceptions.told(error))
+    return error
+
+
+def _unpacked(packed: bytes) -> Any:
+    """The outcome; a traceback has travelled as text."""
+    outcome, place = pickle.loads(packed)
+    if isinstance(outcome, Raised):
+        exceptions.keep(outcome.error, place)
+    return outcome
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 from runner.errors import ConfigError
 from runner.predictor import weights
+from runner.predictor.calling import LocalCaller, refuse_wrong_parts
 from runner.predictor.vitals import private_bytes
 from runner.predictor.weights import Parcel
 from runner.process.overlap import background, fulfil
@@ -27,7 +28,7 @@ def loaded(load: Callable[[], Predictor]) -> Predictor:
     """What the loader returns.
 
     Raises:
-        TypeError: It is no function of a batch.
+        TypeError: It is no function of a batch, or one with parts that are not what they must be.
         RuntimeError: The loader would have ended the process.
     """
     try:
@@ -37,6 +38,7 @@ def loaded(load: Callable[[], Predictor]) -> Predictor:
     if not callable(predictor):
         method = "; return its method: `return m.predict`" if callable(getattr(predictor, "predict", None)) else ""
         raise TypeError(f"the loader returned {predictor!r:.60}; expected a function of a batch{method}")
+    refuse_wrong_parts(predictor)
     return predictor
 
 
@@ -94,7 +96,11 @@ class Shipper:
         if self.on_driver and self._coming is None:
             self._coming = background(self._load)
 
-    def obtain(self) -> Predictor:
+    def obtain(self) -> LocalCaller:
+        """What calls the predictor here."""
+        return LocalCaller(self.predictor())
+
+    def predictor(self) -> Predictor:
         """The predictor, loaded once in this process.
 
         Raises:
@@ -125,7 +131,7 @@ class Shipper:
             Exception: Whatever the loader raises.
         """
         self._needed(None)
-        held = self.obtain() if self.on_driver else self.load
+        held = self.predictor() if self.on_driver else self.load
         try:
             parcel = weights.pack(Shipment(held, not self.on_driver, self._seconds))
         except Exception as error:
@@ -156,8 +162,8 @@ class Delivered:
         self._vitals = Vitals()
         self._looked_at = 0
 
-    def obtain(self) -> Predictor:
-        """The predictor, unpacked or loaded once.
+    def obtain(self) -> LocalCaller:
+        """What calls the predictor, which is unpacked or loaded once.
 
         Raises:
             Exception: Whatever unpickling or the loader raises, each time.
@@ -169,7 +175,7 @@ class Delivered:
             self._predictor = shipment.held() if shipment.is_loader else shipment.held
             limit_threads(self._num_threads)  # once more: the model may have brought native libraries of its own
             self._note(parcel, shipment, time.perf_counter() - started)
-        return self._predictor
+        return LocalCaller(self._predictor)
 
     def _note(self, parcel: Parcel, shipment: Shipment, seconds: float) -> None:
         if shipment.is_loader:

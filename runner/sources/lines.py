@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.arrow.isolate import Good, Guilty, bisect
+from runner.arrow.isolate import Failed, Good, Guilty, Tried, isolate
 from runner.sources.formats import Items, Numbered
 from runner.types import Unreadable
 
@@ -114,15 +114,14 @@ def headed(rows: Iterator[list[Row]]) -> tuple[bytes, Iterator[list[Row]]]:
 
 def parsed(block: Sequence[Row], parse: Parse) -> Iterator[Good | Guilty]:
     """What parsing gives for a block, in pieces around the rows that cannot be parsed."""
-    if not block:
-        return
-    try:
-        yield Good(0, len(block), parse(block))
-    except ValueError as error:
-        for each in bisect(len(block), lambda start, end: parse(block[start:end]), error):
-            if isinstance(each, Guilty) and not isinstance(each.error, ValueError):
-                raise each.error from error
-            yield each
+
+    def attempt(start: int, end: int) -> list[Tried]:
+        try:
+            return [Good(start, end, parse(block[start:end]))]
+        except ValueError as error:
+            return [Failed(start, end, error)]
+
+    return isolate(0, len(block), attempt) if block else iter(())
 
 
 def salvaged(rows: Iterator[list[Row]], parse: Parse, names: Sequence[str] = ()) -> Items:

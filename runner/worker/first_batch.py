@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.arrow.isolate import Guilty
+from runner.arrow.isolate import Guilty, without
 from runner.arrow.schemas import DoesNotFit
 from runner.types import Store
 from runner.words.secrets import hide
@@ -81,20 +81,12 @@ class Kept:
         if not self._batches:
             return None
         rows, bad = self._batches.pop(0)
-        good = _without(batch, bad)
+        good = without(batch, bad)
         if rows == batch.num_rows and good.num_rows == (0 if self._batches else self._predictions.num_rows):
             with contextlib.suppress(ValueError):  # where they do not fit, predicting anew tells which row is to blame
                 return Sifted(good, hold(self._predictions) if good.num_rows else None, bad)
         self._batches.clear()
         return None
-
-
-def _without(batch: pa.Table, bad: Sequence[Guilty]) -> pa.Table:
-    import numpy as np
-
-    if not bad:
-        return batch
-    return batch.take(np.delete(np.arange(batch.num_rows), [each.row for each in bad]))
 
 
 def _words(guilty: Guilty) -> list[Any]:

@@ -6,24 +6,24 @@ import contextlib
 from collections.abc import Iterator
 
 from runner.predictor.child import Child
-from runner.types import Model, Predictor
+from runner.types import Caller, Model
 from runner.worker.care import Care
 from runner.worker.trouble import Trouble, in_one_line
 
 
 @contextlib.contextmanager
-def held(model: Model, care: Care) -> Iterator[Predictor]:
-    """The predictor, in a process of its own where something may kill it.
+def held(model: Model, care: Care) -> Iterator[Caller]:
+    """What calls the predictor; that is in a process of its own where something may kill it.
 
     Raises:
         Trouble: It cannot be loaded.
     """
     try:
-        predictor = Child(model.portable()) if care.alone else model.obtain()
+        caller = Child(model.portable()) if care.alone else model.obtain()
     except Exception as error:
         raise Trouble("model", f"the model cannot be loaded in a worker: {in_one_line(error)}") from error
     try:
-        yield predictor
+        yield caller
     finally:
-        if isinstance(predictor, Child):
-            predictor.close()
+        if isinstance(caller, Child):
+            caller.close()

@@ -43,8 +43,8 @@ class PredictShards:
         fragments = [fragment for shard in self.shards for fragment in self.order.fragments(shard)]
         sources = {fragment: partial(self.order.read, fragment) for fragment in fragments}
         try:
-            with held(model, self.care) as predictor, Ahead(sources, threads_for(fragments)) as ahead:
-                predicting = self.order.predicting(predictor, self.care.pieces)
+            with held(model, self.care) as caller, Ahead(sources, threads_for(fragments)) as ahead:
+                predicting = self.order.predicting(caller, self.care.pieces)
                 return self._outcomes(ShardRun(self.order, shard, predicting, ahead.take) for shard in self.shards)
         except Trouble as error:
             return [failure_of(shard, error) for shard in self.shards]

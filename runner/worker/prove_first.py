@@ -42,8 +42,8 @@ class ProveFirst:
         """Return the schema of the first batch's predictions, or the failure."""
         learn(self.order.secrets)
         try:
-            with held(model, self.care) as predictor:
-                run = _FirstRun(self.order, self.shards[0], self.order.predicting(predictor, self.care.pieces))
+            with held(model, self.care) as caller:
+                run = _FirstRun(self.order, self.shards[0], self.order.predicting(caller, self.care.pieces))
                 return run.probe(last=self.last)
         except Exception as error:
             return [failure_of(self.shards[0], error)]
@@ -79,7 +79,7 @@ class _FirstRun:
     def _sift(self, batch: pa.Table, start: int) -> Sifted:
         budget, where = self._order.budget, self._rows.where_from(start)
         allowed = None if budget is None else allowance(budget, self._bad, start + batch.num_rows, where)
-        sifted = sift(batch, self._predicting, allowed, where)
+        sifted = sift(batch, self._predicting.attempt, allowed, where)
         self._bad += len(sifted.bad)
         return sifted
 

@@ -95,7 +95,7 @@ class ShardRun:
         unreadable = len(self._rows.unreadable)
         before, seen = len(self._bad) + unreadable, self._count + unreadable
         allowed = None if budget is None else allowance(budget, before, seen, where)
-        sifted = self._taken(batch, allowed) or sift(batch, self._predicting, allowed, where)
+        sifted = self._taken(batch, allowed) or sift(batch, self._predicting.attempt, allowed, where)
         self._bad += bad_rows(self._rows, start, sifted.bad)
         return sifted
 

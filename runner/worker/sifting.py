@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from runner.arrow.isolate import Good, Guilty, bisect
+from runner.arrow.isolate import Failed, Good, Guilty, Tried, isolate, without
 from runner.arrow.schemas import BadPredictions
 from runner.ledger.quarantine import BadRow, Budget
 from runner.predictor.child import ProcessDied, Unloadable
@@ -22,98 +22,99 @@ DEATHS = 3  # of its process in a row, before a row is to blame
 
 
 class Sifted(NamedTuple):
-    """A batch after the predictor: its good rows, their predictions, and the bad rows with their numbers within the batch."""
+    """A batch after the predictor.
+
+    Attributes:
+        batch: Its good rows.
+        predictions: A table of their predictions; `None` where no row is good.
+        bad: The bad rows, with their numbers within the whole batch.
+    """
 
     batch: pa.Table
     predictions: Any
     bad: list[Guilty]
 
 
-Attempt = Callable[["pa.Table"], "pa.Table"]
+Attempt = Callable[["pa.Table"], Iterable[Tried]]
 Allowed = Callable[[Sequence[Guilty]], None]
 
 
 def sift(batch: pa.Table, attempt: Attempt, allowed: Allowed | None, where: Callable[[int], str]) -> Sifted:
-    """Predict a batch; where it fails, find the guilty rows.
+    """Predict a batch; of what fails, find the guilty rows.
 
     Args:
         batch: At least one row.
-        attempt: The predictor's answer for some rows.
+        attempt: Predicts some rows, and tells what came of them.
         allowed: Is shown the bad rows so far, and raises when they are too many; `None` allows none.
-        where: Tells a row of the batch for people.
+        where: The place of a row of the batch, for people.
 
     Raises:
         Trouble: A bad row where none is allowed, a broken model, or a transient error.
     """
-    sure = _surely(attempt)
-    try:
-        return Sifted(batch, sure(batch), [])
-    except Exception as error:
-        _raise_unless_bad_rows(error, where)
-        failed = error
-    found = bisect(batch.num_rows, lambda start, end: sure(batch.slice(start, end - start)), failed)
-    return _collected(batch, found, failed, allowed, where)
+    failed, results, bad = list[Failed](), list[Any](), list[Guilty]()
 
+    def tried(start: int, end: int) -> Iterator[Tried]:
+        for each in _surely(attempt, batch.slice(start, end - start)):
+            moved = each.moved(start)
+            if isinstance(moved, Failed):
+                _raise_unless_bad_rows(moved, where)
+                failed.append(moved)
+            yield moved
 
-def _surely(attempt: Attempt) -> Attempt:
-    """The same, but a row alone is only to blame for its process's death if that happens again: somebody else may have killed it."""
-
-    def tried(rows: pa.Table) -> pa.Table:
-        for _ in range(DEATHS - 1):
-            try:
-                return attempt(rows)
-            except ProcessDied:
-                if rows.num_rows > 1:
-                    raise
-        return attempt(rows)
-
-    return tried
-
-
-def _collected(
-    batch: pa.Table,
-    found: Iterator[Good | Guilty],
-    error: Exception,
-    allowed: Allowed | None,
-    where: Callable[[int], str],
-) -> Sifted:
-    import pyarrow as pa
-
-    good, bad = [], []
-    for each in found:
+    for each in isolate(0, batch.num_rows, tried):
         if isinstance(each, Good):
-            good.append(each)
+            results.append(each.result)
             continue
-        _raise_unless_bad_rows(each.error, where)
         if allowed is None:
             raise Trouble("data", f"{where(each.row)}: {in_one_line(each.error)}") from each.error
         bad.append(each)
         allowed(bad)
-    if not bad and allowed is None and not _is_passing(error):
-        raise Trouble(
-            "model", f"a batch of {batch.num_rows} rows from {where(0)} fails: {in_one_line(error)}"
-        ) from error
-    rows = [batch.slice(each.start, each.end - each.start) for each in good]
-    results = [each.result for each in good]
-    together = pa.concat_tables(results, promote_options="permissive") if results else None  # types may differ, too
-    return Sifted(pa.concat_tables(rows) if rows else batch.slice(0, 0), together, bad)
+    if allowed is None and (unexplained := [each for each in failed if not _is_passing(each.error)]):
+        _raise_for_no_row(unexplained[0], where)
+    return Sifted(without(batch, bad), _together(results), bad)
+
+
+def _together(results: Sequence[Any]) -> Any:
+    """One table; pieces may differ in type where the model chooses it."""
+    import pyarrow as pa
+
+    return pa.concat_tables(results, promote_options="permissive") if results else None
+
+
+def _surely(attempt: Attempt, rows: pa.Table) -> Iterable[Tried]:
+    """What came of some rows. A row alone is to blame for its process's death if that happens again: somebody else may have killed it."""
+    if rows.num_rows > 1:
+        return attempt(rows)
+    for _ in range(DEATHS):
+        found = list(attempt(rows))
+        if not any(isinstance(each, Failed) and isinstance(each.error, ProcessDied) for each in found):
+            break
+    return found
+
+
+def _raise_for_no_row(failed: Failed, where: Callable[[int], str]) -> NoReturn:
+    rows = failed.end - failed.start
+    raise Trouble(
+        "model", f"a batch of {rows} rows from {where(failed.start)} fails: {in_one_line(failed.error)}"
+    ) from failed.error
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether no row need be to blame: a batch was only too much at once, or somebody else killed the predictor's process."""
+    """Whether perhaps no row is to blame: the batch took too much memory, or somebody else killed the predictor's process."""
     return isinstance(error, ProcessDied) or is_out_of_memory(error)
 
 
-def _raise_unless_bad_rows(error: Exception, where: Callable[[int], str]) -> None:
-    """A model that breaks the contract is its own fault, an unreachable service nobody's: no row is to blame."""
+def _raise_unless_bad_rows(failed: Failed, where: Callable[[int], str]) -> None:
+    """Where no row can be to blame, say who is: a model that breaks its contract, or a service that cannot be reached."""
+    error = failed.error
     if isinstance(error, BadPredictions):
-        raise Trouble("model", f"{in_one_line(error)} (rows from {where(0)})") from error
+        raise Trouble("model", f"{in_one_line(error)} (rows from {where(failed.start)})") from error
     if isinstance(error, WrongColumns):
         raise Trouble("model", str(error)) from error
     if isinstance(error, Unloadable):
         raise Trouble("model", str(error)) from error.__cause__
     if is_transient(error):
-        raise Trouble("transient", f"the predictor: {in_one_line(error)} (rows from {where(0)})") from error
+        raise Trouble("transient", f"the predictor: {in_one_line(error)} (rows from {where(failed.start)})") from error
 
 
 def bad_rows(rows: Rows, start: int, guilty: list[Guilty]) -> list[BadRow]:
@@ -122,12 +123,12 @@ def bad_rows(rows: Rows, start: int, guilty: list[Guilty]) -> list[BadRow]:
 
 
 def allowance(budget: Budget, before: int, seen: int, where: Callable[[int], str]) -> Allowed:
-    """What refuses too many bad rows in a batch, after `before` bad rows among `seen`, and names the first."""
+    """Returns what refuses too many bad rows in a batch, and names the first; `before` it there were so many among `seen` rows."""
 
-    def check(bad: Sequence[Guilty]) -> None:
+    def refuse_too_many(bad: Sequence[Guilty]) -> None:
         count = before + len(bad)
         if budget.passed(count, seen):
             first = "; ".join(f"{where(each.row)}: {in_one_line(each.error)}" for each in bad[:SHOWN_ROWS])
             raise Trouble("data", f"{budget.told(count, seen)}: {first}")
 
-    return check
+    return refuse_too_many

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.ledger.quarantine import Budget
 from runner.storage.publishing import TakenOver
-from runner.types import BatchKind, Fragment, Predictor, Reader, Seal, Shard, Sink, Unreadable
+from runner.types import BatchKind, Caller, Fragment, Reader, Seal, Shard, Sink, Unreadable
 from runner.worker.memory import limit_in
 from runner.worker.predicting import Predicting
 from runner.worker.rows import Rows, not_skipped
@@ -81,10 +81,10 @@ class WorkOrder:
                 f"sink.path={store.root}: {self.seal.name} is not the one that this run began with: another run has taken the sink over"
             )
 
-    def predicting(self, predictor: Predictor, pieces: int = 1) -> Predicting:
+    def predicting(self, caller: Caller, pieces: int = 1) -> Predicting:
         """What calls the predictor, with each batch in this many pieces, and holds predictions to the output schema if that is fixed."""
         return Predicting(
-            predictor, self.columns, self.input, self.predictions,
+            caller, self.columns, self.input, self.predictions,
             pieces=pieces, refuse_nan=self.refuse_nan, limit=limit_in(self.run), rename=self.rename,
         )  # fmt: skip
 

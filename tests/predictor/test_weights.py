@@ -255,7 +255,7 @@ def test_a_child_gets_the_model_as_it_was_sent() -> None:
 
     with mapped(Shipment(predict, is_loader=False)) as parcel:
         model = Delivered(parcel, num_threads=1)
-        assert model.obtain()(1) == 1000
+        assert model.obtain()([1]) == [1000]
         is_loader, held = pickle.loads(model.portable())
         assert not is_loader
         assert held(1) == 1000

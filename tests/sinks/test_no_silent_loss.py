@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.arrow.schemas import NotANumber
+from runner.predictor.calling import LocalCaller
 from runner.sinks import formats
 from runner.worker.predicting import Predicting
 
@@ -35,7 +36,9 @@ DEEP = {
 def test_nan_is_found_however_deep_it_lies(kind: str) -> None:
     predictions = pa.table({"p": DEEP[kind]})
     batch = pa.table({"row": [0, 1]})
-    predicting = Predicting(lambda rows: predictions.take(rows["row"]), ["row"], "arrow", None, refuse_nan=True)
+    predicting = Predicting(
+        LocalCaller(lambda rows: predictions.take(rows["row"])), ["row"], "arrow", None, refuse_nan=True
+    )
     assert predicting(batch.slice(0, 1)).num_rows == 1
     for rows in (batch, batch.slice(1)):
         with pytest.raises(NotANumber, match="'p' is NaN"):

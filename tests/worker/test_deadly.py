@@ -15,6 +15,7 @@ from test_job import digests, job, predicted, write_input
 from test_quarantine import quarantined
 
 from runner import JobFailed, run
+from runner.arrow.isolate import Failed, Good, Tried
 from runner.predictor.child import Child, ProcessDied
 from runner.report.summary import summary
 from runner.worker.sifting import sift
@@ -50,12 +51,12 @@ def test_a_row_is_only_to_blame_if_its_process_dies_again(deaths: int, blamed: l
     batch = pa.table({"x": [5] if rows == 1 else range(rows)})
     alone: list[int] = []
 
-    def attempt(some: pa.Table) -> pa.Table:
+    def attempt(some: pa.Table) -> list[Tried]:
         if 5 in some["x"].to_pylist():
             alone.extend([5] * (some.num_rows == 1))
             if some.num_rows > 1 or len(alone) <= deaths:
-                raise ProcessDied("killed")
-        return some
+                return [Failed(0, some.num_rows, ProcessDied("killed"))]
+        return [Good(0, some.num_rows, some)]
 
     sifted = sift(batch, attempt, lambda _: None, str)
     assert [batch["x"][each.row].as_py() for each in sifted.bad] == blamed
@@ -122,13 +123,14 @@ def test_a_child_is_replaced_and_leaves_nothing() -> None:
     import pandas as pd
 
     child = Child(pickle.dumps((True, predictors.counting_children)))
-    first = child(pd.DataFrame({"x": [1]}))[0]
+    [[first]] = child([pd.DataFrame({"x": [1]})])
     with pytest.raises(ProcessDied, match="exit code 7"):
-        child(pd.DataFrame({"x": [-1]}))
-    with pytest.raises(ValueError, match="zero"):
-        child(pd.DataFrame({"x": [0]}))
-    second = child(pd.DataFrame({"x": [1]}))[0]
-    assert first != second
+        child([pd.DataFrame({"x": [-1]})])
+    raised, [same] = child([pd.DataFrame({"x": [0]}), pd.DataFrame({"x": [1]})])
+    assert "zero" in str(raised.error)
+    [[second]] = child([pd.DataFrame({"x": [1]})])
+    assert same != first, "a new one, which lives on after an error"
+    assert second == same
     child.close()
     with pytest.raises(ProcessLookupError):
         os.kill(second, 0)
