@@ -228,10 +228,10 @@ def _plan(checked: Checked) -> tuple[list[str], int]:
 
 
 def _verify(checked: Checked) -> tuple[list[str], int]:
-    from runner.verify import told, verify
+    from runner.verify import lines_of, verify
 
     verdict = verify(checked.job, deep=checked.verify.deep)
-    return told(verdict, checked.job.sink.store.root), 1 if verdict.problems else 0
+    return lines_of(verdict, checked.job.sink.store.root), 1 if verdict.problems else 0
 
 
 def _end(error: RunnerError) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from runner.driver.account import Account
 from runner.driver.dispatch import Dispatcher
 from runner.driver.job import Job
-from runner.driver.opening import open_ledger, reading, setup_of, survey_of, telling
+from runner.driver.opening import open_ledger, reading, setup_of, storage_errors, survey_of
 from runner.driver.output_schema import raise_for, settle
 from runner.driver.planning import execution_order
 from runner.driver.progress import Progress, progress
@@ -52,12 +52,12 @@ def run(job: Job, show: Progress | None = None) -> Report:
         ledger = open_ledger(job, run_id)
         with _marked(ledger, sink):
             record.begin()
-            with telling(sink, Incomplete):
+            with storage_errors(sink, Incomplete):
                 ledger = make_ready(ledger, job.fields, job.sink.save_mode, job.accepted)
                 account = Account(job, record, ledger, record.report)
-            with account, Signals(job.errors.grace_period) as signals, telling(sink, Incomplete), reading(job):
+            with account, Signals(job.errors.grace_period) as signals, storage_errors(sink, Incomplete), reading(job):
                 account.refuse_put_aside()
-                survey = look_and_predict(job, account, signals)
+                survey = survey_and_predict(job, account, signals)
                 account.hold_to_budget(final=True)
                 if not ledger.complete:
                     ledger.finish(survey.skipped, filtered=job.source.filtered)
@@ -68,12 +68,12 @@ def run(job: Job, show: Progress | None = None) -> Report:
 def _marked(ledger: Ledger, sink: str) -> Iterator[None]:
     """Mark the sink as this run's. It is the first write, which shows whether the sink can be written at all."""
     with contextlib.ExitStack() as stack:
-        with telling(sink, SinkRefused):
+        with storage_errors(sink, SinkRefused):
             stack.enter_context(ledger.mark)
         yield
 
 
-def look_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
+def survey_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
     """Start workers while the input is surveyed, and predict. If all recorded plans are done, start them only if there is new input.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`action=plan`: what would run, what is done, what fits and, if asked, which batch size; no part is predicted, nothing is written."""
+"""`action=plan`: show what would run, what is done and what fits. Nothing is predicted for the sink, and nothing is written."""
 
 from __future__ import annotations
 

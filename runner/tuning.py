@@ -1,4 +1,4 @@
-"""`plan.tune_batch`: how many rows a second the model predicts at which batch size, measured here on a sample of the input."""
+"""`plan.tune_batch`: measure on a sample how many rows a second the model predicts with each batch size."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ENOUGH = 0.95  # of the best rate: a larger batch only takes more memory
 
 
 class Rate(NamedTuple):
-    """What was measured with one batch size."""
+    """The measurement of one batch size."""
 
     batch_size: int
     rows_per_second: float
 
 
 def tune(job: Job, survey: Survey, shards: Sequence[Shard]) -> Iterator[str]:
-    """Yield lines for people: a table of rates, and the knee.
+    """Yield lines for people: a table of rates, and the smallest batch size that is about as fast as the fastest.
 
     The model is loaded, and predicts, in this process, with the threads that a worker has.
 
@@ -63,7 +63,7 @@ def tune(job: Job, survey: Survey, shards: Sequence[Shard]) -> Iterator[str]:
 
 
 def knee(rates: Sequence[Rate]) -> Rate:
-    """The smallest batch that is about as fast as the fastest."""
+    """The smallest batch size that is about as fast as the fastest."""
     best = max(rate.rows_per_second for rate in rates)
     return next(rate for rate in rates if rate.rows_per_second >= ENOUGH * best)
 
@@ -87,7 +87,7 @@ def _sample(job: Job, survey: Survey, shards: Sequence[Shard]) -> pa.Table:
 
 
 def _rates(predicting: Predicting, sample: pa.Table) -> Iterator[Rate]:
-    """Doubling from one row, as far as sample, memory and patience go."""
+    """Measure one row, two rows, four rows and so on, until the sample, the memory or the time is used up."""
     predicting(sample.slice(0, 1))  # what the first call costs once is no matter of its size
     deadline, batch_size = time.monotonic() + MOST_SECONDS, 1
     while time.monotonic() < deadline:
@@ -101,7 +101,7 @@ def _rates(predicting: Predicting, sample: pa.Table) -> Iterator[Rate]:
 
 
 def _rate(predicting: Predicting, sample: pa.Table, batch_size: int) -> float:
-    """Whole batches of the sample, over and over."""
+    """Yield whole batches of the sample, again and again."""
     starts = cycle(range(0, sample.num_rows - batch_size + 1, batch_size))
     rows, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < LEAST_SECONDS:

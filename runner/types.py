@@ -1,4 +1,4 @@
-"""The nouns of a job, and the seams between its rooms.
+"""The values that wings hand to each other, and the Protocols (seams) that sources, sinks, modes and models follow.
 
 Nothing here does work: values are frozen dataclasses, seams are Protocols. Heavy packages appear in annotations only.
 """
@@ -115,12 +115,12 @@ RAW = "_raw"  # the column of a quarantine file that holds a row as it stands in
 
 
 class Unreadable(NamedTuple):
-    """A row that cannot even be parsed, in its place among the tables that a tolerant reader yields.
+    """A row that cannot be parsed. A tolerant reader yields it between the tables, at its place in the input.
 
     Attributes:
-        number: Its number within the file, from 0; such rows are counted too.
-        text: As it stands in the file.
-        reason: Why, with its line, and its column where that is known.
+        number: Its number within the input, from 0. Such rows are counted too.
+        text: The row as it stands in the input.
+        reason: Why it cannot be parsed, with its line, and its column if that is known.
     """
 
     number: int
@@ -129,12 +129,12 @@ class Unreadable(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """As of a table."""
+        """One, so that it counts like a table of one row."""
         return 1
 
 
 class Reader(Protocol):
-    """Reads fragments in a worker, several at once in threads. Small and picklable: it travels with every call."""
+    """Reads fragments in a worker, several at once, each in its own thread. It is pickled with every call, so it must be small."""
 
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table | Unreadable]:
         """Yield the fragment's rows that pass the filters, in the order of the input, never all in memory.
@@ -149,10 +149,10 @@ class Reader(Protocol):
         """
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
-        """The rows of these numbers within the file, ascending, with every column that is stored."""
+        """The rows with these numbers (ascending, within the input), with every column that is stored."""
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
-        """Yield, for each row that `read` yields, its number within the file, from 0."""
+        """Yield the number of each row that `read` yields, within the input, from 0."""
 
 
 class Source(Protocol):
@@ -333,7 +333,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Errors:
-    """What happens when something goes wrong.
+    """What is done when something goes wrong.
 
     Attributes:
         on_bad_rows: `fail` the job, or put the guilty rows into `quarantine`.
@@ -362,7 +362,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `action=plan` does beside telling what would run.
+    """What `action=plan` does besides showing what would run.
 
     Attributes:
         tune_batch: Whether the model is measured at several batch sizes.
@@ -373,7 +373,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Verify:
-    """How `action=verify` proves.
+    """How `action=verify` checks.
 
     Attributes:
         deep: Whether the inputs are read again, and their rows counted.
@@ -409,7 +409,7 @@ class Fit:
 
 
 class Stages(NamedTuple):
-    """Seconds a worker spent."""
+    """Seconds that a worker spent in each stage."""
 
     read: float = 0.0
     predict: float = 0.0
@@ -422,7 +422,7 @@ class Stages(NamedTuple):
 
 @dataclass(frozen=True)
 class Vitals:
-    """How worker processes bear their model: of one process, or the worst of several.
+    """What a model costs its worker process: of one process, or the worst of several.
 
     Attributes:
         private_bytes: Resident memory that a process shares with nobody; `None` where the system does not tell.
@@ -441,7 +441,7 @@ class Vitals:
     halved: int = 0
 
     def plus(self, other: Vitals) -> Vitals:
-        """The worse of each, and the sum of what is counted."""
+        """The larger value of each field, and the sum of those that count events."""
         return Vitals(
             private_bytes=max(self.private_bytes or 0, other.private_bytes or 0) or None,
             model_bytes=max(self.model_bytes, other.model_bytes),
@@ -459,7 +459,7 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker says of a committed part. Predictions themselves never travel to the driver.
+    """What a worker reports about a committed part. Predictions themselves never travel to the driver.
 
     Attributes:
         shard: The shard's id.
@@ -536,7 +536,7 @@ Answer = list[Outcome] | Probe | Failure
 
 @dataclass(frozen=True)
 class Lost:
-    """A call whose worker is gone.
+    """What became of a call whose worker died or cannot be reached.
 
     Attributes:
         reason: For people.
@@ -557,10 +557,10 @@ class Done(NamedTuple):
 
 
 class Work(Protocol):
-    """What a worker is asked to do; knows nothing of who executes it."""
+    """One call: what a worker does. It does not know who executes it."""
 
     def run(self, model: Model) -> Answer:
-        """Do it, getting the predictor when it is needed; what fails is in the answer."""
+        """Do it. Errors are part of the answer; the predictor is obtained when it is needed."""
 
 
 class Pool(Protocol):
@@ -570,7 +570,7 @@ class Pool(Protocol):
         """How many more calls may be submitted now; the pool is full at 0 or below."""
 
     def grow(self) -> None:
-        """Work waits that there is no room for: start more workers, if that can be."""
+        """Start more workers if that is possible: work is waiting, and there is no room for it."""
 
     def submit(self, ticket: int, work: Work) -> None:
         """Start a call, or queue it on a worker."""
@@ -592,7 +592,7 @@ class Pool(Protocol):
 
 
 class Mode(Protocol):
-    """Who executes.
+    """Who executes the calls.
 
     A class of your own inherits from this one, and defines `open`. The other methods do what is right for most. What is wrong with
     its arguments it raises when it is made, as a `ConfigError`: that is told with all other problems of the config.
@@ -620,7 +620,7 @@ class Model(Protocol):
         """A pickled pair of (is it a loader, the loader or predictor), for a process without Ray."""
 
     def vitals(self) -> Vitals:
-        """How this process bears the model now."""
+        """What the model costs this process now."""
 
 
 class ModelSource(Protocol):
@@ -646,7 +646,7 @@ class ModelSource(Protocol):
         """The pickled loader, for a process without Ray."""
 
     def vitals(self) -> Vitals:
-        """How this process bears the model."""
+        """What the model costs this process."""
 
 
 class StopRequest(Protocol):
@@ -660,12 +660,12 @@ class StopRequest(Protocol):
 
 
 def unseen(_: int) -> None:
-    """Nobody looks at how far calls are."""
+    """Ignore how many rows the calls in flight have predicted."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a mode needs to know beside the model.
+    """What a mode is told besides the model.
 
     Attributes:
         resources: What one worker asks for.
@@ -702,7 +702,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Seal:
-    """A file that a store must hold, known by how it begins.
+    """A file that a store must still hold, recognized by its first bytes.
 
     Attributes:
         name: Path below the store's root.
@@ -714,7 +714,7 @@ class Seal:
 
 
 class Publication(Protocol):
-    """A binary file that is being written, and that appears when it is complete."""
+    """A binary file that is being written. It appears under its name when it is complete."""
 
     def write(self, data: Any) -> int:
         """Write all of a bytes-like object; returns its size in bytes."""
@@ -758,7 +758,10 @@ class Store(Protocol):
         """Publish these bytes."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Publish these bytes unless the name is taken; whether they were. `False` need not mean that somebody else took it."""
+        """Publish these bytes unless the name is taken, and return whether they were.
+
+        `False` need not mean that somebody else took the name: a try whose answer was lost may have taken it.
+        """
 
 
 SaveMode = Literal["resume", "append", "overwrite", "error"]

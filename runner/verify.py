@@ -1,4 +1,4 @@
-"""`action=verify`: prove, without the model, that every input row is in exactly one of predictions and quarantine.
+"""`action=verify`: prove, without the model, that every input row is either predicted or in quarantine, and only once.
 
 From the sink's records and listing, the parts' own bytes, and the source's listing; `deep` reads the inputs again as well.
 """
@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from runner.driver.job import Job
-from runner.driver.opening import telling
+from runner.driver.opening import storage_errors
 from runner.driver.survey import inputs
 from runner.errors import ConfigError, JobFailed, SinkRefused
 from runner.ledger import evidence, quarantine
@@ -28,7 +28,7 @@ REMEDY = "delete the part and run the job again to predict it anew"
 
 @dataclass
 class Verdict:
-    """What was found.
+    """What a verification found.
 
     Attributes:
         problems: One line per discrepancy; none is the proof.
@@ -55,14 +55,14 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
         Incomplete: It cannot be read now.
     """
     verdict = Verdict()
-    with telling(f"sink.path={job.sink.store.root}", SinkRefused):
+    with storage_errors(f"sink.path={job.sink.store.root}", SinkRefused):
         ledger = Ledger(job.sink, "verify")
         if ledger.recorded is None:
             raise ConfigError(
                 f"sink.path={ledger.store.root}: no run of ours has written here; there is nothing to verify"
             )
         entries = _hold_against_records(job, ledger, verdict)
-    with telling("source", ConfigError), job.source.reading():
+    with storage_errors("source", ConfigError), job.source.reading():
         _hold_against_source(job, ledger, verdict)
         if deep and ledger.recorded.source_schema is not None:
             reader = job.source.tolerant().reader(ledger.recorded.source_schema)
@@ -71,7 +71,7 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
 
 
 def _hold_against_records(job: Job, ledger: Ledger, verdict: Verdict) -> Mapping[str, Entry]:
-    """Everything but the source; returns what the manifest says of each part."""
+    """Check everything but the source, and return what the manifest says of each part."""
     manifest, skipped = _manifest(ledger), set(ledger.skipped())
     parts = {part["shard"]: _entry(part) for part in manifest["parts"]}
     entries = {shard: entry for shard, entry in parts.items() if entry is not None}
@@ -86,7 +86,7 @@ def _hold_against_records(job: Job, ledger: Ledger, verdict: Verdict) -> Mapping
 
 
 def _manifest(ledger: Ledger) -> Mapping[str, Any]:
-    """The manifest; one without parts where there is none."""
+    """The manifest, or one without parts if there is none."""
     text = ledger.store.read(MANIFEST)
     try:
         content: dict[str, Any] = {"parts": []} if text is None else json.loads(text)
@@ -99,7 +99,7 @@ def _manifest(ledger: Ledger) -> Mapping[str, Any]:
 
 
 def _entry(part: Mapping[str, Any]) -> Entry | None:
-    """What a line of the manifest says, `None` if it lacks something; earlier versions wrote no checksum of quarantine files."""
+    """What a line of the manifest says, `None` if something is missing. Earlier versions wrote no checksums of quarantine files."""
     numbers = [part.get(name) for name in Entry._fields[:4]]
     texts = part.get("checksum"), part.get("quarantine", "")
     whole = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
@@ -107,14 +107,14 @@ def _entry(part: Mapping[str, Any]) -> Entry | None:
 
 
 def _other_job(job: Job, ledger: Ledger) -> Iterator[str]:
-    """A proof is of the job that was asked for: another model's output proves nothing of it."""
+    """The differences between the job that was asked for and the one that wrote the sink: another job's output proves nothing."""
     for name, (was, now) in ledger.differences(job.fields, job.accepted).items():
         told = "; ".join(" ".join(line.split()) for line in differing(name, was, now))
         yield f"the sink holds the output of another job: {told} ({accepting([name])} lets it pass)"
 
 
 def _manifest_problems(ledger: Ledger, manifest: Mapping[str, Any], parts: Mapping[str, Entry | None]) -> Iterator[str]:
-    """What the manifest says of the whole must follow from its parts and its recipe."""
+    """Where the totals of the manifest do not follow from its parts and the recipe."""
     if not ledger.listed(MANIFEST) or ledger.recorded is None:
         return
     if manifest.get("fingerprint") != ledger.recorded.fingerprint:
@@ -160,7 +160,7 @@ def _plan_problems(ledger: Ledger) -> Iterator[str]:
 
 
 def _coverage_problem(fragments: Sequence[Fragment]) -> str | None:
-    """Why the fragments of a file do not cover it exactly once, as far as the plan itself tells."""
+    """Why the planned fragments of an input do not cover it exactly once, as far as the plan shows; `None` if they do."""
     if len({(each.span, None if each.span else each.first_row) for each in fragments}) < len(fragments):
         return "is planned more than once"
     ranges = [each.span for each in fragments if each.joinable and each.span]
@@ -248,7 +248,7 @@ def _deep_problems(
             yield f"{shard.name}: the input has {rows:,} rows now, {entry.rows_in:,} were predicted"
 
 
-def told(verdict: Verdict, root: str) -> list[str]:
+def lines_of(verdict: Verdict, root: str) -> list[str]:
     """The lines to print."""
     rows = f"{verdict.rows_in:,} rows in, {verdict.rows_out:,} predicted, {verdict.rows_quarantined:,} quarantined"
     count = len(verdict.problems)

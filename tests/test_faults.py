@@ -262,13 +262,13 @@ def test_a_private_ray_whose_only_node_has_died_is_not_waited_for(monkeypatch: p
     nodes = [{"CPU": 2.0}]
     monkeypatch.setattr(session, "is_private", lambda: True)
     monkeypatch.setattr(session, "nodes", lambda: nodes)
-    monkeypatch.setattr(session, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(session, "ASK_SECONDS", 0.0)
     watch = session.Watch(Resources())
-    watch.check(progressed=False)
+    watch.refresh(progressed=False)
     nodes.clear()
-    watch.check(progressed=True)
+    watch.refresh(progressed=True)
     with pytest.raises(Incomplete, match="private Ray has died"):
-        watch.check(progressed=False)
+        watch.refresh(progressed=False)
 
 
 # ---------------------------------------------------------------- any schedule

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from runner.driver.job import Job
-from runner.driver.survey import Survey, look
+from runner.driver.survey import Survey, find_work
 from runner.errors import ConfigError, Incomplete, RunnerError, SinkRefused
 from runner.ledger.admission import refuse
 from runner.ledger.ledger import Ledger
@@ -27,7 +27,7 @@ def open_ledger(job: Job, run_id: str) -> Ledger:
         SinkRefused: It holds something else, or cannot be read.
         Incomplete: It cannot be read now.
     """
-    with telling(f"sink.path={job.sink.store.root}", SinkRefused):
+    with storage_errors(f"sink.path={job.sink.store.root}", SinkRefused):
         ledger = Ledger(job.sink, run_id)
         refuse(ledger, job.fields, job.sink.save_mode, job.accepted)
     return ledger
@@ -40,12 +40,12 @@ def survey_of(job: Job, ledger: Ledger) -> Survey:
         ConfigError: The input cannot be used.
         Incomplete: It cannot be used now.
     """
-    with telling("source", ConfigError):
-        return look(job, ledger)
+    with storage_errors("source", ConfigError):
+        return find_work(job, ledger)
 
 
 @contextlib.contextmanager
-def telling(what: str, refusal: type[RunnerError]) -> Iterator[None]:
+def storage_errors(what: str, refusal: type[RunnerError]) -> Iterator[None]:
     """Translate storage errors: to `Incomplete` where a later try may succeed, else to `refusal`. The message begins with `what`."""
     try:
         yield
@@ -65,7 +65,7 @@ def reading(job: Job) -> Iterator[None]:
         Incomplete: It cannot be used now.
     """
     with contextlib.ExitStack() as stack:
-        with telling("source", ConfigError):
+        with storage_errors("source", ConfigError):
             stack.enter_context(job.source.reading())
         yield
 

@@ -50,7 +50,7 @@ class Survey:
         return self.schema if self.schema is not None else pa.schema([])
 
 
-def look(job: Job, ledger: Ledger) -> Survey:
+def find_work(job: Job, ledger: Ledger) -> Survey:
     """List the input, hold it against the plans, and plan what is new.
 
     Raises:

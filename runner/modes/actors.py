@@ -13,7 +13,7 @@ from itertools import chain, islice, takewhile
 from typing import Any, NamedTuple
 
 from runner.errors import ConfigError, Incomplete
-from runner.modes.moving import Looking
+from runner.modes.moving import RowsInFlight
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, is_private, remote_options
 from runner.modes.work import packed
@@ -178,7 +178,7 @@ class ActorPool:
 
         self._mode, self._setup, self._bounds = mode, setup, bounds
         self._model: Box | None = None
-        self._looking = Looking()
+        self._rows_in_flight = RowsInFlight()
         self._class: Any = ray.remote(_Predictor).options(
             **remote_options(setup.resources), max_restarts=0, max_task_retries=0
         )
@@ -194,7 +194,7 @@ class ActorPool:
 
     def start(self, model: Box) -> None:
         """Take the model, and wait until the first actor is up, or the job is asked to stop."""
-        self._model, self._looking = model, Looking(model.key, self._setup.moved)
+        self._model, self._rows_in_flight = model, RowsInFlight(model.key, self._setup.moved)
         deadline = time.monotonic() + self._mode.ready_timeout
         while not self._up and not self._setup.signals.asked():
             if time.monotonic() > deadline:
@@ -287,8 +287,8 @@ class ActorPool:
         ready, _ = ray.wait(awaited, num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(awaited, num_returns=len(awaited), timeout=0)
-        self._watch.check(progressed=bool(ready))
-        self._looking.look(self._tickets)
+        self._watch.refresh(progressed=bool(ready))
+        self._rows_in_flight.refresh(self._tickets)
         return [done for reference in ready for done in self._collect(self._awaited[reference])]
 
     def _collect(self, member: _Member) -> Iterator[Done]:
@@ -297,7 +297,7 @@ class ActorPool:
             return
         ticket, reference = member.calls[0]
         result = result_of(reference)
-        self._looking.over(ticket)
+        self._rows_in_flight.over(ticket)
         self._leave(member)
         member.calls.popleft()
         member.idle_since = time.monotonic()
@@ -352,7 +352,7 @@ class ActorPool:
         self._returned += [
             Done(queued, Lost("its actor was stopped", counted=False)) for queued, _ in member.calls if queued != ticket
         ]
-        self._looking.over(ticket)
+        self._rows_in_flight.over(ticket)
         self._replace(member)
 
     def workers(self) -> int:
@@ -363,4 +363,4 @@ class ActorPool:
         """End all actors; the session stays for the next job."""
         for member in self._members:
             self._end(member)
-        self._looking.close()
+        self._rows_in_flight.close()

@@ -91,7 +91,7 @@ class InlinePool:
             time.sleep(timeout)
             return []
         ticket, work = self.queue.pop()
-        PULSE.begin(partial(self.moving.told, ticket))
+        PULSE.begin(partial(self.moving.note, ticket))
         done = Done(ticket, with_vitals(beside_a_loop(lambda: work.run(self.model)), self.model))
         self.moving.over(ticket)
         return [done]

@@ -24,7 +24,7 @@ SHARE = 0.05  # of the driver's time may be spent on reading these numbers
 _writing: Future[None] | None = None
 
 
-def tell(pool: str, ticket: int, rows: int) -> None:
+def report_rows(pool: str, ticket: int, rows: int) -> None:
     """Report a call's rows, in the background: the call never waits for a slow store, and skips reports rather than queue them."""
     global _writing
     if _writing is None or _writing.done():
@@ -43,7 +43,7 @@ def _prefix(pool: str) -> str:
     return f"runner:rows:{pool}:"
 
 
-class Looking:
+class RowsInFlight:
     """Reads the numbers on the driver, for one pool."""
 
     def __init__(self, pool: str = "", show: Callable[[int], object] = unseen) -> None:
@@ -52,22 +52,22 @@ class Looking:
         self._next = time.monotonic() + EVERY_SECONDS
         self.over = self._moving.over
 
-    def look(self, running: Callable[[], Collection[int]]) -> None:
+    def refresh(self, running: Callable[[], Collection[int]]) -> None:
         """Read the numbers of the running calls if it is time. The more calls there are, the less often they are read."""
         if (started := time.monotonic()) < self._next:
             return
         with contextlib.suppress(Exception):
-            self._look(running())
+            self._read(running())
         now = time.monotonic()
         self._next = now + max(EVERY_SECONDS, (now - started) / SHARE)
 
-    def _look(self, running: Collection[int]) -> None:
+    def _read(self, running: Collection[int]) -> None:
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
         for key in _internal_kv_list(self._prefix):
             ticket, rows = map(int, _internal_kv_get(key).split())
             if ticket in running:  # what a worker wrote of an earlier call stays until it writes of another
-                self._moving.told(ticket, rows)
+                self._moving.note(ticket, rows)
 
     def close(self) -> None:
         """Delete what the workers wrote."""

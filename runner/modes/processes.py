@@ -144,7 +144,7 @@ class ProcessPool:
             member.up = True
             return
         if message.startswith(ROWS):
-            self._moving.told(member.ticket, int(message.removeprefix(ROWS)))
+            self._moving.note(member.ticket, int(message.removeprefix(ROWS)))
             return
         self._moving.over(member.ticket)
         done = Done(member.ticket, pickle.loads(message))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from runner.errors import Incomplete
-from runner.modes.moving import tell
+from runner.modes.moving import report_rows
 from runner.modes.work import perform
 from runner.predictor import weights
 from runner.predictor.shipping import Delivered
@@ -86,7 +86,7 @@ def execute(model: Box, work: bytes, ticket: int) -> Answer:
     """Execute one call in this worker process."""
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
-    PULSE.begin(partial(tell, model.key, ticket))
+    PULSE.begin(partial(report_rows, model.key, ticket))
     forks_by_default()  # Ray has a handler of its own for SIGTERM, and blocks SIGINT
     return perform(work, model)
 

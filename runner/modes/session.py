@@ -20,7 +20,7 @@ from runner.words.secrets import hide
 
 WAIT_FOR_RESOURCES = 600.0  # seconds that an autoscaler gets on a joined cluster
 KNOCK_SECONDS = 10.0  # that a cluster has to accept a connection
-LOOK_SECONDS = 2.0  # between two questions to a cluster about its nodes
+ASK_SECONDS = 2.0  # between two questions to a cluster about its nodes
 TOKEN_LOGGER = (
     "ray._private.authentication.authentication_token_setup"  # tells at every start that Ray is as it is by default
 )
@@ -242,27 +242,27 @@ class Watch:
     def __init__(self, resources: Resources) -> None:
         """Take the resources of one worker."""
         self._resources = resources
-        self._found = Fit(0, "not looked yet")
-        self._next_look = 0.0
+        self._found = Fit(0, "not asked yet")
+        self._next_question = 0.0
         self._since: float | None = None
 
     def fits(self) -> int:
         """How many workers fit at once, by the last answer."""
-        return self._look().count
+        return self._answer().count
 
-    def _look(self) -> Fit:
+    def _answer(self) -> Fit:
         now = time.monotonic()
-        if now >= self._next_look:
-            self._found, self._next_look = fit(nodes(), self._resources), now + LOOK_SECONDS
+        if now >= self._next_question:
+            self._found, self._next_question = fit(nodes(), self._resources), now + ASK_SECONDS
         return self._found
 
-    def check(self, *, progressed: bool) -> None:
+    def refresh(self, *, progressed: bool) -> None:
         """Ask again if it is time.
 
         Raises:
             Incomplete: Nothing has fitted for as long as a cluster gets to grow; a private Ray, whose only node is gone, gets none.
         """
-        if progressed or self._look().count:
+        if progressed or self._answer().count:
             self._since = None
             return
         if is_private():

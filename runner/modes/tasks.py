@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.modes.moving import Looking
+from runner.modes.moving import RowsInFlight
 from runner.modes.remote import Box, box, execute, killed_for_memory, result_of
 from runner.modes.session import Watch, capacity, remote_options
 from runner.modes.work import packed
@@ -41,8 +41,8 @@ class Tasks(Mode):
         for _ in range(min(found.count, MOST_AHEAD)):
             task(import_ahead).remote(setup.packages)
         model_box = box(model, setup)
-        looking = Looking(model_box.key, setup.moved)
-        return TaskPool(task(execute), model_box, self.max_in_flight, Watch(setup.resources), looking)
+        rows_in_flight = RowsInFlight(model_box.key, setup.moved)
+        return TaskPool(task(execute), model_box, self.max_in_flight, Watch(setup.resources), rows_in_flight)
 
     def fits(self, setup: Setup) -> Fit:
         """How many tasks fit, by what each node has in all."""
@@ -58,7 +58,7 @@ class TaskPool:
         model: What each is given beside its work.
         max_in_flight: Outstanding at once, as configured.
         watch: Tells how many fit.
-        looking: Sees how far calls are.
+        rows_in_flight: Sees how far calls are.
         flying: Ticket to reference.
         kills: Tasks that Ray's memory monitor took so far.
     """
@@ -67,7 +67,7 @@ class TaskPool:
     model: Box
     max_in_flight: int | Auto
     watch: Watch
-    looking: Looking = field(default_factory=Looking)
+    rows_in_flight: RowsInFlight = field(default_factory=RowsInFlight)
     flying: dict[int, Any] = field(default_factory=dict)
     kills: int = 0
 
@@ -101,13 +101,13 @@ class TaskPool:
         ready, _ = ray.wait(references, num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
-        self.watch.check(progressed=bool(ready))
-        self.looking.look(lambda: self.flying)
+        self.watch.refresh(progressed=bool(ready))
+        self.rows_in_flight.refresh(lambda: self.flying)
         finished = set(ready)
         tickets = [ticket for ticket, reference in self.flying.items() if reference in finished]
         done = [Done(ticket, result_of(self.flying.pop(ticket))) for ticket in tickets]
         for each in done:
-            self.looking.over(each.ticket)
+            self.rows_in_flight.over(each.ticket)
         self.kills += sum(killed_for_memory(each.result) for each in done)
         return done
 
@@ -120,7 +120,7 @@ class TaskPool:
         import ray
 
         ray.cancel(self.flying.pop(ticket), force=True)
-        self.looking.over(ticket)
+        self.rows_in_flight.over(ticket)
 
     def workers(self) -> int:
         """How many workers fit at once."""
@@ -133,4 +133,4 @@ class TaskPool:
         """
         for ticket in list(self.flying):
             self.abandon(ticket)
-        self.looking.close()
+        self.rows_in_flight.close()

@@ -1,6 +1,6 @@
-"""How far a call is while it runs: a shard may take an hour, and its receipt comes at the end.
+"""How many rows a call has predicted while it runs: a shard may take an hour, and its receipt comes at the end.
 
-This is for people only. What is told here may be late or lost; nothing is counted by it, and what goes wrong with it is nobody's error.
+This is for people only. A number may be late or lost. Nothing else depends on it, and an error here changes nothing.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Callable
 
 from runner.types import unseen
 
-EVERY_SECONDS = 1.0  # between two times that a call is told of, at least
+EVERY_SECONDS = 1.0  # at least, between two reports of a call
 
 
 class Pulse:
-    """Counts the rows of the one call that this process is at."""
+    """Counts the rows of the call that this process executes."""
 
     def __init__(self) -> None:
-        """Nobody listens."""
+        """Report to nobody."""
         self.begin(unseen)
 
     def begin(self, tell: Callable[[int], object]) -> None:
-        """Count from 0, for a new call and whoever wants to know of it."""
+        """Count from 0 for a new call, and report its rows to `tell`."""
         self._tell, self._rows, self._told = tell, 0, time.monotonic()
 
     def add(self, rows: int) -> None:
-        """Count a batch that has been predicted, and tell if it is time."""
+        """Count a predicted batch, and report the rows if it is time."""
         self._rows += rows
         if (now := time.monotonic()) - self._told >= EVERY_SECONDS:
             self._told = now
@@ -38,19 +38,19 @@ PULSE = Pulse()  # of this process, which is at one call at a time
 
 
 class Moving:
-    """The rows of all calls in flight, as far as they have been told, for whoever shows them."""
+    """The reported rows of all calls in flight. Their sum is shown whenever it changes."""
 
     def __init__(self, show: Callable[[int], object] = unseen) -> None:
-        """Nothing is in flight."""
+        """Nothing is in flight. `show` is told the sum."""
         self._show = show
         self._rows: dict[int, int] = {}
 
-    def told(self, ticket: int, rows: int) -> None:
-        """So many rows of this call have been predicted so far."""
+    def note(self, ticket: int, rows: int) -> None:
+        """Note how many rows of a call have been predicted so far."""
         self._rows[ticket] = rows
         self._show(sum(self._rows.values()))
 
     def over(self, ticket: int) -> None:
-        """A call has ended, well or not: receipts tell of its rows from now on."""
+        """Forget a call that has ended, well or not: its receipts count its rows from now on."""
         if self._rows.pop(ticket, None) is not None:
             self._show(sum(self._rows.values()))

@@ -22,7 +22,7 @@ from runner import JobFailed, run
 from runner.__main__ import main
 from runner.cli import _Jobs
 from runner.driver.progress import Bar, Plain
-from runner.modes.moving import Looking
+from runner.modes.moving import RowsInFlight
 from runner.process.pulse import Moving, Pulse
 from runner.types import Failure, Receipt, Stages
 from runner.words import paint
@@ -318,9 +318,9 @@ def test_rows_are_told_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_call_that_is_lost_takes_its_rows_along() -> None:
     shown: list[int] = []
     moving = Moving(shown.append)
-    moving.told(1, 10)
-    moving.told(2, 5)
-    moving.told(1, 20)
+    moving.note(1, 10)
+    moving.note(2, 5)
+    moving.note(1, 20)
     moving.over(1)
     moving.over(1)
     moving.over(3)
@@ -329,10 +329,10 @@ def test_a_call_that_is_lost_takes_its_rows_along() -> None:
 
 def test_a_store_that_is_not_there_breaks_nothing() -> None:
     """Without a session Ray's functions raise."""
-    looking = Looking("nobody")
-    looking._next = 0.0
-    looking.look(lambda: {1})
-    looking.close()
+    rows_in_flight = RowsInFlight("nobody")
+    rows_in_flight._next = 0.0
+    rows_in_flight.refresh(lambda: {1})
+    rows_in_flight.close()
 
 
 def test_plain_lines_tell_of_rows_in_flight(

@@ -163,7 +163,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     """What the cluster has: a node for four workers."""
     there = [{"CPU": 4.0}]
     monkeypatch.setattr(session, "nodes", lambda: there)
-    monkeypatch.setattr(session, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(session, "ASK_SECONDS", 0.0)
     return there
 
 
@@ -187,7 +187,7 @@ def test_tasks_follow_a_cluster_that_grows_and_shrinks(nodes: list[dict[str, flo
 
 
 def test_the_cluster_is_looked_at_now_and_then_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(session, "ASK_SECONDS", 3600.0)
     looks = count(1)
     monkeypatch.setattr(session, "nodes", lambda: [{"CPU": 4.0}] * next(looks))
     pool = task_pool(0)
