@@ -218,7 +218,7 @@ def _examined(
     given: _Given, values: Mapping[str, Any], hydra: Composer, model: Model | None
 ) -> tuple[Examined, dict[str, Any]]:
     """Choices of options as overrides, and the other keys."""
-    from runner.config.composition import register_preset
+    from runner.config.hydra_sources import register_preset
     from runner.config.overrides import GROUPS, examine, implied, unknown
 
     groups = {*GROUPS, *hydra.own}

@@ -23,9 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config import allowed
 from runner.config.build import Checked, Known, check
-from runner.config.composition import composer, explain, register, task_overrides
+from runner.config.composition import composer, task_overrides
+from runner.config.explain import explain
+from runner.config.hydra_sources import register
 from runner.config.options import CONF
 from runner.config.prepare import prepare
+from runner.config.running import run_one, run_sweep
 from runner.errors import ConfigError, Interrupted, RunnerError, worst
 from runner.report.report import Report
 from runner.report.summary import summary
@@ -95,10 +98,10 @@ def _start(arguments: argparse.Namespace, jobs: _Jobs) -> None:
     with composer(folders, arguments.config_name or "config") as hydra:
         prepared = prepare(given, hydra, multirun=arguments.multirun)
         if prepared.sweep:
-            hydra.sweep(prepared.base, prepared.jobs, jobs.run)
+            run_sweep(hydra, prepared.base, prepared.jobs, jobs.run)
             _show(["", jobs.total()])
         else:
-            hydra.run(prepared.base, jobs.run)
+            run_one(hydra, prepared.base, jobs.run)
 
 
 def _ask(_: argparse.Namespace, jobs: _Jobs) -> None:

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROWS = 20
 
@@ -17,6 +20,11 @@ def load(alpha: float, path: str | None = None, **more: int):
         return batch["a"] * alpha
 
     return predict
+
+
+def predict(batch):
+    """Not a loader."""
+    return batch["a"]
 '''
 
 OWN_MODEL = '''
@@ -122,3 +130,15 @@ def predictions(sink: Path) -> list[float]:
     return [
         value for part in parts if "_runner" not in part.parts for value in pq.read_table(part).column(0).to_pylist()
     ]
+
+
+def shared(file: Path) -> dict[str, Any]:
+    """What a config file gives, with that of the file which it shares with others (`defaults: [_files]`)."""
+    content = yaml.safe_load(file.read_text()) or {}
+    bases = [
+        base for base in content.pop("defaults", []) if str(base).startswith("_") and base not in ("_self_", "_open")
+    ]
+    return {
+        **{key: value for base in bases for key, value in shared(file.with_name(f"{base}.yaml")).items()},
+        **content,
+    }

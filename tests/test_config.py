@@ -71,6 +71,19 @@ def test_a_right_config_is_not_refused(place: Path, capsys: pytest.CaptureFixtur
         ("model: {beta: 5", "wrong.yaml"),
         ("defaults: [override /sink: excel]", "sink=excel: no such option (there are: "),
         ("defaults: 3", "Invalid defaults list in 'job/wrong', defaults must be a list (got int)"),
+        (
+            "defaults: [override /modle: x]",
+            "job/wrong: defaults: override /modle: there is no such group (there are: source, model, mode, resources, errors, sink, job)",
+        ),
+        ("defaults: [/modle: x]", "job/wrong: modle=x: there is no group modle (there are: source, model, mode, "),
+        (
+            "defaults: [override mode: inline]",
+            "job/wrong: defaults: override mode: means a group of job; write override /mode",
+        ),
+        (
+            "defaults: [mode: inline]",
+            "job/wrong: defaults: mode: inline means a file in job/mode/; write /mode: inline",
+        ),
         ("batchsize: 3", "batchsize: no such key (did you mean batch_size?); variables of your own go below vars"),
         ("sink: out", "sink=out: expected a mapping, such as sink.name=value"),
     ],
@@ -116,6 +129,17 @@ def test_unquoted_path_is_quoted(place: Path) -> None:
         main(["source=parquet", "source.path=days/dt=2026-11-21/*", "mode=inline", "sink.path=out/dt=2026-11-21"]) == 0
     )
     assert (place / "out/dt=2026-11-21/_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("given", ["override /source: csv", "override /modle: x"])
+def test_a_preset_without_its_package_that_overrides_is_refused(
+    given: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "conf/job/nopkg.yaml").write_text(f"defaults: [{given}]\nbatch_size: 3\n")
+    assert main([*DATA, "--config-dir=conf", "job=nopkg"]) == 2
+    assert told(capsys.readouterr().err) == [
+        "job=nopkg: its first line must be `# @package _global_`; without it its keys land under job.* and do nothing"
+    ]
 
 
 @pytest.mark.parametrize("job", ["nopkg", "[nopkg,eager]", "[eager,nopkg]"])

@@ -17,9 +17,11 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 import yaml
+from outside import shared
+
+from runner.config.options import CONF, options
 
 ROOT = Path(__file__).parent.parent
-CONF = ROOT / "conf"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 # ---------------------------------------------------------------- the worked example
@@ -184,7 +186,7 @@ def config_keys() -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for file in sorted(CONF.rglob("*.yaml")):
         text = file.read_text()
-        content = yaml.safe_load(text) or {}
+        content = shared(file)
         group = file.parent.name if file.parent != CONF and "@package _global_" not in text else ""
         for key, value in _keys({group: content} if group else content):
             # A preset gives keys other values; their defaults are elsewhere.
@@ -219,8 +221,8 @@ def test_every_documented_key_exists() -> None:
 def _arguments() -> Iterator[str]:
     """What the built-in components take beyond what their files list."""
     for group in ("source", "model", "mode", "sink"):
-        for file in (CONF / group).glob("*.yaml"):
-            content = yaml.safe_load(file.read_text())
+        for file in options(CONF / group):
+            content = shared(file)
             target = content.get("model", content)["_target_"]
             if target != "???":
                 yield from (f"{group}.{name}" for name in inspect.signature(resolve_name(target)).parameters)
@@ -239,5 +241,5 @@ def test_documented_defaults_are_true() -> None:
 
 def test_every_option_of_a_group_is_listed() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text()
-    options = [f"{file.parent.name}={file.stem}" for file in sorted(CONF.glob("*/*.yaml"))]
-    assert [option for option in options if f"`{option}`" not in text] == []
+    every = [f"{file.parent.name}={file.stem}" for group in CONF.glob("*/") for file in options(group)]
+    assert [option for option in every if f"`{option}`" not in text] == []

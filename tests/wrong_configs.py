@@ -203,7 +203,8 @@ WRONG: tuple[Case, ...] = (
         "model._target_=ops.loaders.laod: module ops.loaders has no laod (did you mean load?)",
     ),
     data(
-        "model._target_=ops.loaders", "model._target_=ops.loaders: is a module, not something to call (there are: load)"
+        "model._target_=ops.loaders",
+        "model._target_=ops.loaders: is a module, not something to call (there are: load, predict)",
     ),
     data(
         "model._target_=ops.loaders.__doc__",
@@ -236,6 +237,11 @@ WRONG: tuple[Case, ...] = (
         "model=torch, but model._target_=models.ours.load is set as well, which wins and does not take the option's keys; "
         "leave out one of them (with a loader of your own: model=custom)",
         "model.beta=x: expected a whole number",
+    ),
+    data(
+        "model._target_=ops.loaders.predict",
+        "model._target_=ops.loaders.predict: looks like a function that predicts (batch -> predictions); "
+        "a loader is a function that returns such a function: def load(): return predict",
     ),
     # ---- data
     case(

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config import crosscheck
 from runner.config.check import nearest
 from runner.config.composition import chosen
+from runner.config.explain import WITHOUT_PACKAGE
 from runner.config.foreign import NOT_ROWS
 from runner.config.from_python import loader_of
 from runner.config.overrides import unknown
@@ -131,9 +132,7 @@ def _lost_presets(raw: Mapping[str, Any]) -> list[str]:
     names = chosen("job")
     if names in ("", "none"):
         return [f"job.{name}: no such key; job chooses a preset, whose keys are given without job" for name in lost]
-    return [
-        f"job={names}: its first line must be `# @package _global_`; without it its keys land under job.* and do nothing"
-    ]
+    return [f"job={names}: {WITHOUT_PACKAGE}"]
 
 
 def _literal(key: str) -> str:

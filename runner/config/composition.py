@@ -1,91 +1,32 @@
-"""From choices and overrides to composed configs, and to jobs that run, by Hydra: one, or all of a sweep before one of them runs."""
+"""From choices and overrides to composed configs, by Hydra: one, or all of a sweep before one of them runs."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import hydra.version
-from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.core_plugins.importlib_resources_config_source import (
-    ImportlibResourcesConfigSource as PackageSource,
-)
 from hydra._internal.hydra import Hydra
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log, run_job
 from hydra.errors import ConfigCompositionException
-from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner.config import allowed
-from runner.config.check import nearest
+from runner.config.explain import explain
+from runner.config.hydra_sources import refuse_plugins, register
 from runner.config.options import CONF
 from runner.config.overrides import Examined, appended
 from runner.config.targets import importable, refused_by_hydra
 from runner.errors import ConfigError
-
-OPEN = ("vars", "source", "model", "mode", "resources", "errors", "sink", "predict", "ray", "plan", "verify")
-
-
-def register() -> None:
-    """Let the open nodes take keys of their own without a `+`; our own check knows which are right."""
-    node = {name: DictConfig({}, flags={"struct": False}) for name in OPEN}
-    ConfigStore.instance().store(name="_open", node=node)
-    SourcesRegistry.instance().types["pkg"] = ImportlibResourcesConfigSource
-
-
-class ImportlibResourcesConfigSource(PackageSource):
-    """Hydra's `pkg://package`, which imports the package: a closed list must name it. Hydra knows a source by the class's name."""
-
-    def __init__(self, provider: str, path: str) -> None:
-        """Refuse what the list does not name.
-
-        Raises:
-            ConfigError: It does not.
-        """
-        package = path.removeprefix("pkg://").replace("/", ".")
-        if allowed.closed() and not allowed.within(package, (*allowed.named(), "hydra.conf")):
-            raise ConfigError(f"hydra.searchpath: {path} {allowed.told()}")
-        super().__init__(provider, path)
-
-
-def _refuse_plugins() -> None:
-    """Hydra imports every plugin that it finds; those of the working directory are nobody's who made the list.
-
-    Raises:
-        ConfigError: There are some.
-    """
-    spec = PathFinder.find_spec("hydra_plugins") if allowed.closed() else None
-    here = [
-        folder for folder in (spec and spec.submodule_search_locations) or () if Path(folder).is_relative_to(Path.cwd())
-    ]
-    if here and not allowed.within("hydra_plugins", allowed.named()):
-        raise ConfigError(f"{here[0]}: Hydra would import it, which {allowed.told()}")
-
-
-def register_preset(content: Any) -> str:
-    """Make a file's content an option of the group `job`.
-
-    Returns:
-        The option's name.
-    """
-    ConfigStore.instance().store(name="_given", node=content, group="job", package="_global_")
-    return "_given"
 
 
 @dataclass(frozen=True, eq=False)  # comparing two would compare their configs, node by node
@@ -192,62 +133,6 @@ class Composer:
             cfg = self.hydra.config_loader.load_sweep_config(base, each)
             yield _composed(cfg, f"{folder}/{number}", number, each)
 
-    def run(self, base: DictConfig, task: TaskFunction) -> None:
-        """Run the only job as Hydra would (directory, records, callbacks), without composing its config once more."""
-        HydraConfig.instance().cfg = None
-        with read_write(base.hydra):  # looking at it, when it was checked, has made it read-only
-            base.hydra.mode = RunMode.RUN
-        configure_log(base.hydra.hydra_logging, base.hydra.verbose)
-        callbacks = Callbacks(base)
-        callbacks.on_run_start(config=base, config_name=self.name)
-        context = HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks)
-        returned = run_job(
-            task_function=task, config=base, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
-        )
-        callbacks.on_run_end(config=base, config_name=self.name, job_return=returned)
-        _ = returned.return_value  # raises what the job has raised
-
-    def sweep(self, base: DictConfig, jobs: Sequence[Composed], task: TaskFunction) -> None:
-        """Let Hydra's sweeper run its jobs, without composing again those that have been composed."""
-        HydraConfig.instance().cfg = None
-        with read_write(base.hydra):
-            base.hydra.mode = RunMode.MULTIRUN
-        callbacks = Callbacks(base)
-        callbacks.on_multirun_start(config=base, config_name=self.name)
-        loader: Any = _Once(self.hydra.config_loader, {job.arguments: job.cfg for job in jobs})
-        context = HydraContext(config_loader=loader, callbacks=callbacks)
-        sweeper: Any = Plugins.instance().instantiate_sweeper(config=base, hydra_context=context, task_function=task)
-        if jobs:  # all of them have been composed, which is what this would find out
-            sweeper.validate_batch_is_legal = len
-        sweeper.sweep(arguments=task_overrides(base.hydra))
-        callbacks.on_multirun_end(config=base, config_name=self.name)
-
-
-@dataclass(frozen=True)
-class _Once:
-    """Hydra's config loader, for jobs that have been composed: each config is handed out once, then let go.
-
-    Attributes:
-        loader: Composes the others.
-        composed: By what makes each job of the sweep differ.
-    """
-
-    loader: ConfigLoader
-    composed: dict[tuple[str, ...], DictConfig]
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
-        """The config of a job, which a launcher may still write to."""
-        cfg = self.composed.pop(tuple(sweep_overrides), None)
-        if cfg is None:
-            cfg = self.loader.load_sweep_config(master_config, list(sweep_overrides))
-        OmegaConf.set_readonly(cfg.hydra, None)  # looking at it, when it was checked, has made it read-only
-        cfg.hydra.mode = RunMode.MULTIRUN
-        return cfg
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else a sweeper asks for."""
-        return getattr(self.loader, name)
-
 
 def _composed(cfg: DictConfig, run_dir: str, number: int | None = None, arguments: Sequence[str] = ()) -> Composed:
     with open_dict(cfg):
@@ -304,7 +189,7 @@ def composer(folders: Sequence[Path], name: str = "config") -> Iterator[Composer
     instance.clear()
     outer_config, HydraConfig.instance().cfg = HydraConfig.instance().cfg, None
     try:
-        _refuse_plugins()
+        refuse_plugins()
         register()
         for folder in folders:
             importable(folder.resolve().parent)
@@ -328,24 +213,3 @@ def hidden_options(folders: Sequence[Path]) -> list[str]:
         for name in sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
         if (folder / name).is_file() and (CONF / name).read_bytes() != (folder / name).read_bytes()
     ]
-
-
-# ---------------------------------------------------------------- what Hydra says when it cannot
-
-
-def explain(error: BaseException) -> list[str]:
-    """Hydra's errors of composition in the words of this program."""
-    message = str(error.__cause__ if error.__cause__ and not str(error) else error)
-    file = re.match(r"In '([^']+)'", message)
-    where = f"{file[1]}: " if file and file[1] not in ("config", "hydra/config") else ""
-    if option := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", message):
-        options = re.findall(r"^\t(\S+)$", message, re.MULTILINE)
-        return [f"{where}{option[1]}={option[2]}: no such option{nearest(option[2], sorted(options))}"]
-    if primary := re.search(r"Cannot find primary config '([^']+)'", message):
-        return [f"--config-name={primary[1]}: there is no such config; --config-dir names the folder that it is in"]
-    if key := re.search(r"Could not override '([^']+)'", message):
-        return [f"{key[1]}: no such key (see --hydra-help)" if key[1].startswith("hydra") else f"{key[1]}: no such key"]
-    if "found '?'" in message:
-        return [" ".join(message.split()), "YAML takes ??? within braces only in quotes: {date: '???'}"]
-    lines = [line for line in message.partition("Config search path:")[0].splitlines() if line.strip()]
-    return lines[:6] or [type(error).__name__]

@@ -32,6 +32,7 @@ PLANNED = (
     "keras",
 )
 LATER = "it is not built in yet; a loader of your own is a few lines: model=custom model._target_=package.module.load"
+GIVEN = "_given"  # the option of the group `job` that a preset from Python becomes
 Options = Callable[[str], Sequence[str]]
 
 
@@ -103,7 +104,7 @@ def _examine_choice(override: str, parsed: Override, options: Sequence[str], exa
     elif not isinstance(value, str | list):
         examined.refuse(f"{override}: expected an option{nearest('', options)}", group)
         return
-    for option in (each for each in chosen if each not in options and not each.startswith("_")):
+    for option in (each for each in chosen if each not in options and each != GIVEN):
         planned = f"; {LATER}" if group == "model" and option in PLANNED else nearest(option, options)
         problem = f"{group}={option}: no such option{planned}"
         meant = re.search(r"did you mean (.*)\?", problem)

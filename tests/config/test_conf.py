@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from outside import ROWS, predictions
+from outside import ROWS, predictions, shared
 
 from runner import ConfigError, run
 from runner.__main__ import main
-from runner.config.options import CONF
+from runner.config.options import CONF, options
 from runner.config.targets import locate
 from runner.types import Errors, Predict, RayOptions, Resources
 
-OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in CONF.glob("*/*.yaml"))
-COMPONENTS = sorted(
-    (*CONF.glob("source/*.yaml"), *CONF.glob("model/*.yaml"), *CONF.glob("mode/*.yaml"), *CONF.glob("sink/*.yaml"))
-)
+OPTIONS = sorted(f"{group.name}={file.stem}" for group in CONF.glob("*/") for file in options(group))
+COMPONENTS = [file for group in ("mode", "model", "sink", "source") for file in options(CONF / group)]
 NEEDED = {
     "source": {"path": "empty", "_target_": "runner.sources.files.Files", "format": "parquet"},
     "model": {"path": "m", "_target_": "models.taxi.load"},
@@ -55,8 +53,7 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     (tmp_path / "empty").mkdir()
     (tmp_path / "m").touch()
     group, _, name = option.partition("=")
-    file = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
-    assert isinstance(file, dict)
+    file = shared(CONF / group / f"{name}.yaml")
     node = file.get(group, file)
     given = [f"{group}.{key}={NEEDED[group][key]}" for key, value in node.items() if value == "???"]
     if name == "custom" and group in ("source", "sink"):
@@ -79,11 +76,30 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     assert refused.value.problems == ["batch_size=0: expected a whole number >= 1"]
 
 
+def test_what_options_share_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["arrow", "auto", "csv", "custom", "jsonl", "orc", "parquet", "taxi"]
+    assert [file.stem for file in options(CONF / "source")] == names
+    for argv in (["source=_files"], ["mode=inline", "source=excel"]):
+        assert main(argv) == 2
+        assert f"{argv[-1]}: no such option (there are: {', '.join(names)})" in capsys.readouterr().err
+    Path("conf/job").mkdir(parents=True)
+    Path("conf/job/mine.yaml").write_text("# @package _global_\ndefaults: [override /source: excel]\n")
+    assert main(["--config-dir=conf", "job=mine"]) == 2
+    assert f"source=excel: no such option (there are: {', '.join(names)})" in capsys.readouterr().err
+
+
+def test_an_option_of_ones_own_builds_on_one_of_ours() -> None:
+    Path("conf/source").mkdir(parents=True)
+    Path("conf/source/lake.yaml").write_text("defaults: [csv]\npath: lake/\ndelimiter: ';'\nallow_empty: true\n")
+    Path("lake").mkdir()
+    report = run({"source": "lake", "mode": "inline", "sink.path": "out"}, config_dir="conf", model=len)
+    assert report.rows_in == 0
+
+
 @pytest.mark.parametrize("file", COMPONENTS, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_every_key_is_there(file: Path) -> None:
     """A component's file shows all of its keys, so that reading it is enough."""
-    content = OmegaConf.to_container(OmegaConf.load(file))
-    assert isinstance(content, dict)
+    content = shared(file)
     node = content.get(file.parent.name, content)
     target = node.pop("_target_")
     if target == "???":
