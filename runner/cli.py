@@ -234,7 +234,7 @@ def _verify(checked: Checked) -> tuple[list[str], int]:
     from runner.verify import lines_of, verify
 
     verdict = verify(checked.job, deep=checked.verify.deep)
-    return lines_of(verdict, checked.job.sink.store.root), 1 if verdict.problems else 0
+    return lines_of(verdict, checked.job.sink.records.root), 1 if verdict.problems else 0
 
 
 def _end(error: RunnerError) -> None:

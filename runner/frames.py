@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.targets import a_kind
+from runner.sinks.files import Files as Parts
 from runner.sources.files import Files
+from runner.types import Sink
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,12 +67,19 @@ def _table(frame: Any) -> pa.Table:
     return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata()
 
 
-def predictions(sink: Any) -> pa.Table:
-    """All rows of a sink's parts, in the order of the input."""
+def predictions(sink: Sink) -> pa.Table:
+    """All rows of a sink's parts, in the order of the input.
+
+    Raises:
+        RuntimeError: They are no files.
+    """
     import pyarrow as pa
 
+    if not isinstance(sink, Parts):
+        raise RuntimeError(f"the predictions in {type(sink).__name__} can only be read with what it was made for")
+
     source = Files(
-        sink.store.root, sink.format, partitioning=None, storage_options=sink.storage_options, allow_empty=True
+        sink.records.root, sink.format, partitioning=None, storage_options=sink.storage_options, allow_empty=True
     )
     files = sorted(source.inputs(), key=lambda file: file.name.rpartition("/")[2])
     fragments, schema = source.inspect(files)

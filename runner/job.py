@@ -47,7 +47,7 @@ def run(job: Job, show: Progress | None = None) -> Report:
         JobFailed, Incomplete, Interrupted: With the report as their `report`; the same command continues.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    sink = f"sink.path={job.sink.store.root}"
+    sink = f"sink.path={job.sink.records.root}"
     with Record(job, run_id, show or progress()) as record:
         ledger = open_ledger(job, run_id)
         with _marked(ledger, sink):
@@ -120,6 +120,7 @@ def predict(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sig
     signals.raise_if_asked()
     account.note(notes_on_size(job, survey, pool.workers()))
     order = settle(job, survey, account, pool, signals)
+    job.sink.prepare(order.part_schema)
     if survey.new:
         ledger.unmark()
         ledger.record_plan(survey.new)

@@ -5,7 +5,8 @@ Nothing here does work: values are frozen dataclasses, seams are Protocols. Heav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
@@ -694,10 +695,17 @@ class Setup:
 
 
 class Written(NamedTuple):
-    """A published file: its size and `sha256:...`."""
+    """What was written.
+
+    Attributes:
+        bytes: Size.
+        checksum: `sha256:...`, or whatever else tells the content from any other.
+        rows: Of a part; `None` for what is no part.
+    """
 
     bytes: int
     checksum: str
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -768,35 +776,110 @@ SaveMode = Literal["resume", "append", "overwrite", "error"]
 
 
 class Sink(Protocol):
-    """Where predictions go."""
+    """Where predictions go: parts, one for each shard, and beside them the records of the runs that wrote these.
+
+    A class of your own inherits from this one. It defines `records`, `settings`, `committed`, `write`, `examine` and `remove`; the other
+    methods do what is right for most. It is pickled and sent to the workers. Trouble with what it writes to is told as an `OSError`: a
+    `ConnectionError` or `TimeoutError` is tried again.
+    """
+
+    save_mode: SaveMode = "resume"
+    """What to do with what is there: an argument of the class, so that a config can give it."""
+
+    keep_columns: Sequence[str] | Literal["all"] = ()
+    """Input columns that go with the predictions; likewise."""
+
+    accept: Sequence[str] = ()
+    """Fields of the fingerprint whose difference is accepted on resume; likewise."""
 
     @property
-    def store(self) -> Store:
-        """The folder that everything durable lies below."""
+    @abstractmethod
+    def records(self) -> Store:
+        """Where the recipe, the plans, the receipts, the quarantine, the manifest and `_SUCCESS` are kept.
 
-    @property
-    def save_mode(self) -> SaveMode:
-        """What to do with what is there."""
+        Whatever else lies there is taken for somebody else's, and refused, unless a segment of its name begins with `_` or `.`.
+        """
 
-    @property
-    def keep_columns(self) -> list[str] | Literal["all"]:
-        """Input columns that go with the predictions."""
-
-    @property
-    def accept(self) -> list[str]:
-        """Fingerprint fields whose difference is accepted on resume."""
-
-    def file_name(self, shard: Shard) -> str:
-        """Path of the shard's part below `path`."""
-
+    @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """What counts in the fingerprint: whatever changes the bytes of a part."""
+        """Whatever changes what a part holds, as plain data: each is a field `sink.<name>` of the fingerprint."""
 
-    def check(self, schema: pa.Schema) -> None:
-        """Raise `ConfigError` for a schema that the format cannot hold."""
+    def check(self, schema: pa.Schema) -> None:  # noqa: ARG002
+        """Raise `ConfigError` for a schema that it cannot hold: before the first part is written."""
+        return
 
+    def prepare(self, schema: pa.Schema) -> None:  # noqa: ARG002
+        """Make ready for parts of this schema, such as by creating a table.
+
+        The driver calls it in each run that has something to predict, after the recipe is recorded and before the first part: it must
+        be harmless to call it again.
+        """
+        return
+
+    def part(self, shard: Shard) -> str:
+        """What people and the manifest call the shard's part; where it lies among the records, its name there."""
+        return shard.name
+
+    @abstractmethod
+    def committed(self, shards: Sequence[Shard], names: Mapping[str, int]) -> Mapping[str, int | None]:
+        """Which of these shards have a part: by the shard's id its size in bytes, `None` where that is not known.
+
+        What is there is done. Asked before `prepare` has ever been called, too: then nothing is there.
+
+        Args:
+            shards: All that are planned.
+            names: A fresh listing of `records`, for a sink whose parts lie there too.
+        """
+
+    @abstractmethod
     def write(self, shard: Shard, schema: pa.Schema, tables: Iterator[pa.Table]) -> Written:
-        """Publish the part in one atomic step once `tables` is exhausted; nothing is left if it raises. Called in threads."""
+        """Write the part, which appears whole or not at all: in one atomic step, once `tables` ends. Nothing is left if that raises.
 
-    def count_rows(self, content: bytes) -> int:
-        """Rows of a part, given its bytes."""
+        A worker calls it, in several threads at once, each with a shard of its own. The same part may be written twice: after a
+        worker seemed lost, or after it had committed and died before it could tell. Such a second part takes the place of the first,
+        which has the same rows, or it is refused by the first (the primary key is taken): then return what `examine` says of that one.
+
+        When `tables` ends, it is made sure that the sink is still this run's; if it is not, `tables` raises. If much is still to be
+        done between that and the commit, call `runner.storage.publishing.confirm` right before the commit. A part that is published
+        by a `runner.storage.folder.Folder` needs nothing of this: the folder asks.
+
+        Args:
+            shard: What was predicted.
+            schema: Of each table.
+            tables: The rows, in order; perhaps none.
+
+        Returns:
+            What `examine` would say of the part.
+        """
+
+    @abstractmethod
+    def examine(self, shard: Shard, size: int | None = None) -> Written | None:
+        """What a part holds, found out by reading all of it piece by piece; `None` if it is gone. Called in threads.
+
+        Args:
+            shard: Whose part.
+            size: What `committed` said of it.
+
+        Raises:
+            ValueError: It is damaged; or any other error that is not an `OSError`.
+        """
+
+    @abstractmethod
+    def remove(self, shards: Sequence[Shard]) -> None:
+        """Delete the parts of these shards, which are committed; one that is gone is fine."""
+
+    def strangers(self, shards: Sequence[Shard]) -> Iterable[str]:  # noqa: ARG002
+        """What is there, and is neither a part of these shards, which are all that are planned, nor among the records."""
+        return ()
+
+    def publish(self, plan: int, parts: Iterable[tuple[Shard, Written]]) -> None:  # noqa: ARG002
+        """Show readers all parts of a plan at once, such as by one commit of a table format.
+
+        The driver calls it for each recorded plan, in order, after the manifest is written and before `_SUCCESS` is; again in each run
+        that comes to its end after parts were added, or after one was stopped here: what is published already stays as it is.
+
+        Args:
+            plan: Number of the plan, from 0.
+            parts: Its shards, and what their parts hold.
+        """
+        return

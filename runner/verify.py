@@ -5,7 +5,6 @@ From the sink's records and listing, the parts' own bytes, and the source's list
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 from runner.driver.job import Job
 from runner.driver.opening import storage_errors
 from runner.driver.survey import inputs
-from runner.errors import ConfigError, JobFailed, SinkRefused
+from runner.errors import ConfigError, Incomplete, JobFailed, SinkRefused
 from runner.ledger import evidence, quarantine
 from runner.ledger.admission import accepting, differing
 from runner.ledger.ledger import MANIFEST, REWRITE, SUCCESS, Ledger
@@ -55,7 +54,7 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
         Incomplete: It cannot be read now.
     """
     verdict = Verdict()
-    with storage_errors(f"sink.path={job.sink.store.root}", SinkRefused):
+    with storage_errors(f"sink.path={job.sink.records.root}", SinkRefused):
         ledger = Ledger(job.sink, "verify")
         if ledger.recorded is None:
             raise ConfigError(
@@ -79,7 +78,7 @@ def _hold_against_records(job: Job, ledger: Ledger, verdict: Verdict) -> Mapping
     verdict.problems += [*_plan_problems(ledger), *_manifest_problems(ledger, manifest, parts)]
     for shard in ledger.shards:
         if shard.id in ledger.committed and (entry := entries.get(shard.id)) is not None:
-            verdict.problems += _part_problems(job, ledger, shard, entry, verdict)
+            verdict.problems += _part_problems(ledger, shard, entry, verdict)
             if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=job.source.filtered):
                 verdict.problems.append(f"{ledger.part(shard)}: {wrong}")
     return entries
@@ -182,23 +181,21 @@ def _gap(what: str, ranges: Sequence[tuple[Any, ...]]) -> str | None:
 # ---------------------------------------------------------------- the parts are what the manifest says
 
 
-def _part_problems(job: Job, ledger: Ledger, shard: Shard, entry: Entry, verdict: Verdict) -> Iterator[str]:
-    name = ledger.part(shard)
-    content = ledger.store.read(name)
-    if content is None:
-        yield f"{name}: is gone since it was listed"
-        return
+def _part_problems(ledger: Ledger, shard: Shard, entry: Entry, verdict: Verdict) -> Iterator[str]:
+    name, size = ledger.part(shard), ledger.sizes[shard.id]
     verdict.parts += 1
-    if f"sha256:{hashlib.sha256(content).hexdigest()}" != entry.checksum:
-        size = f"{len(content):,} bytes, {entry.bytes:,} were committed"
-        what = size if len(content) != entry.bytes else "the same size, but another checksum"
-        yield f"{name}: is not what was committed: {what}; {REMEDY}"
+    if size not in (entry.bytes, None):
+        yield f"{name}: is not what was committed: {size:,} bytes, {entry.bytes:,} were committed; {REMEDY}"
         return
     try:
-        rows, (bad, aside) = job.sink.count_rows(content), ledger.quarantined(shard)
-    except JobFailed as error:
+        found, (bad, aside) = ledger.examine(shard, size), ledger.quarantined(shard)
+    except (JobFailed, Incomplete) as error:
         yield str(error)
         return
+    if found.checksum != entry.checksum:
+        yield f"{name}: is not what was committed: the same size, but another checksum; {REMEDY}"
+        return
+    rows = found.rows or 0
     verdict.rows_in, verdict.rows_out = verdict.rows_in + entry.rows_in, verdict.rows_out + rows
     verdict.rows_quarantined += bad
     if rows + bad != entry.rows_in:

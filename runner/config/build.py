@@ -23,7 +23,7 @@ from runner.config.resolve import resolved
 from runner.driver.job import Job
 from runner.driver.survey import needed_columns
 from runner.errors import ConfigError
-from runner.fingerprint.fields import ARTIFACT, FIELDS, source_settings
+from runner.fingerprint.fields import ARTIFACT, FIELDS, sink_settings, source_settings
 from runner.fingerprint.sealed import environment_references
 from runner.types import Auto, ByteSize, Errors, Plan, Positive, Predict, Predictor, RayOptions, Resources, Verify
 from runner.words.secrets import holds_password, learn, learn_environment, literals, redacted, secret_values
@@ -119,7 +119,7 @@ def _unknown_fields(job: Job, source: Mapping[str, Any]) -> list[str]:
     """Names in `sink.accept` that no fingerprint has: the difference that is meant would be refused all the same."""
     settings = {**arguments_of(source), **source_settings(job.source, job.source_made)}
     options = [f"source.{name}" for name in settings if name not in NOT_ROWS]
-    known = list(dict.fromkeys([*FIELDS, *options, *(f"sink.{name}" for name in job.sink.settings())]))
+    known = list(dict.fromkeys([*FIELDS, *options, *(f"sink.{name}" for name in sink_settings(job.sink))]))
     absent = [name for name in job.sink.accept if name not in known and not name.startswith(ARTIFACT)]
     return [f"sink.accept: there is no field {name!r} of the fingerprint{nearest(name, known)}" for name in absent]
 
@@ -183,5 +183,5 @@ def check_data(job: Job) -> None:
 
 
 def _command(argv: list[str], sink_path: str | None, job: Job) -> str:
-    given = [] if sink_path is not None else [f"sink.path={job.sink.store.root}"]
+    given = [] if sink_path is not None else [f"sink.path={job.sink.records.root}"]
     return shlex.join(["python", "-m", "runner", *argv, *given])

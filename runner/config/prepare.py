@@ -150,7 +150,7 @@ def _shared_sinks(checked: Sequence[Checked]) -> list[str]:
     writers: dict[str, list[int]] = {}
     for number, one in enumerate(checked):
         if one.action == "run":
-            writers.setdefault(one.job.sink.store.root, []).append(number)
+            writers.setdefault(one.job.sink.records.root, []).append(number)
     return [
         f"sink.path={root}: jobs {', '.join(map(str, numbers))} of the sweep all write there; "
         "make it differ, e.g. sink.path='out/${hydra:job.num}'"

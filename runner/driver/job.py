@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from runner.fingerprint.fields import fingerprint_fields, source_settings
+from runner.fingerprint.fields import fingerprint_fields, sink_settings, source_settings
 from runner.fingerprint.sealed import seal
 from runner.types import Auto, Errors, Loader, Mode, Predict, RayOptions, Resources, Sink, Source
 
@@ -59,6 +59,6 @@ class Job:
         """The fields of the fingerprint. Artifacts are checksummed when they are first asked for, once per job."""
         source = source_settings(self.source, self.source_made)
         fields = fingerprint_fields(
-            self.model, self.predict, source, self.sink.settings(), self.batch_size, self.references
+            self.model, self.predict, source, sink_settings(self.sink), self.batch_size, self.references
         )
         return seal(fields, self.references)

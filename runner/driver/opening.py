@@ -27,7 +27,7 @@ def open_ledger(job: Job, run_id: str) -> Ledger:
         SinkRefused: It holds something else, or cannot be read.
         Incomplete: It cannot be read now.
     """
-    with storage_errors(f"sink.path={job.sink.store.root}", SinkRefused):
+    with storage_errors(f"sink.path={job.sink.records.root}", SinkRefused):
         ledger = Ledger(job.sink, run_id)
         refuse(ledger, job.fields, job.sink.save_mode, job.accepted)
     return ledger
@@ -72,7 +72,7 @@ def reading(job: Job) -> Iterator[None]:
 
 def setup_of(job: Job, say: Callable[[str], None], signals: Signals) -> Setup:
     """What a mode is told of the job beside the model."""
-    path = job.sink.store.root
+    path = job.sink.records.root
     given = job.sink_path or ""
     relative = (given or path) if is_local(path) and not given.startswith(("/", "file:", "~")) else None
     return Setup(job.resources, job.ray, job.num_threads, relative, say, signals, _packages(job))

@@ -37,7 +37,7 @@ def now() -> str:
 def new_report(job: Job, run_id: str) -> Report:
     """The report of a run that begins now."""
     return Report(
-        run_id, job.sink.store.root, threads=job.num_threads, started=now(), host=socket.gethostname(),
+        run_id, job.sink.records.root, threads=job.num_threads, started=now(), host=socket.gethostname(),
         command=job.command, config=dict(job.config),
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ class Record:
     def __init__(self, job: Job, run_id: str, show: Progress) -> None:
         """Take the job, the run's id, and what people see."""
         self.report = new_report(job, run_id)
-        self._store: Store = job.sink.store
+        self._store: Store = job.sink.records
         self._show = show
         self._lines, self._changing = Lines(), threading.Lock()
         self._written: float | None = None  # when; `None` while the sink may be somebody else's

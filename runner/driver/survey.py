@@ -109,10 +109,10 @@ def inputs(job: Job) -> tuple[list[Input], list[str]]:
         ConfigError: All files that were listed lie there.
     """
     listed = job.source.inputs()
-    ours = inside((file.name for file in listed), job.sink.store.root)
+    ours = inside((file.name for file in listed), job.sink.records.root)
     if ours and len(ours) == len(listed):
         raise ConfigError(
-            f"source.path: all of its {counted(len(ours), 'file')} lie below sink.path={job.sink.store.root}, such as {ours[0]}; "
+            f"source.path: all of its {counted(len(ours), 'file')} lie below sink.path={job.sink.records.root}, such as {ours[0]}; "
             "a job cannot predict its own output: give another sink.path"
         )
     left_out = set(ours)

@@ -10,7 +10,7 @@ from runner.errors import ConfigError
 from runner.fingerprint.sealed import Referring
 from runner.storage.folder import digest
 from runner.storage.locations import absolute
-from runner.types import Loader, Predict, Source
+from runner.types import Loader, Predict, Sink, Source
 
 PACKAGES = ("ray-batch-runner", "pyarrow", "pandas", "numpy", "ray", "torch", "scikit-learn")
 FIELDS = (
@@ -34,7 +34,7 @@ def fingerprint_fields(
         model: The loader, bound to its arguments.
         predict: How the predictor is fed.
         source: From `source_settings`.
-        sink: The sink's `settings`.
+        sink: From `sink_settings`.
         batch_size: Rows per call of the predictor.
         references: Values that came from environment variables, each with the interpolation that named it.
     """
@@ -50,7 +50,7 @@ def fingerprint_fields(
         "predict.output_schema": predict.output_schema,
         "batch_size": batch_size,
         **{f"source.{name}": _plain(value) for name, value in source.items()},
-        **{f"sink.{name}": value for name, value in sink.items()},
+        **{f"sink.{name}": _plain(value) for name, value in sink.items()},
     }
 
 
@@ -64,6 +64,12 @@ def source_settings(source: Source, made: Mapping[str, Any]) -> dict[str, Any]:
     own = source.settings()
     code = {"code": made["code"]} if "code" in made else {}
     return {"filters": None, **(made if own is None else {**code, **own})}
+
+
+def sink_settings(sink: Sink) -> dict[str, Any]:
+    """What changes what a part holds, by name; kept columns do in every sink."""
+    kept = sink.keep_columns
+    return {**sink.settings(), "keep_columns": kept if kept == "all" else list(kept)}
 
 
 def _artifacts(model: Loader, predict: Predict, references: Mapping[str, str]) -> dict[str, Any]:

@@ -7,17 +7,17 @@ from collections.abc import Collection, Iterable, Mapping
 from runner.ledger.records import Entry
 from runner.types import Shard
 
-UNKNOWN_SIZE = -1  # of a file that the storage lists without a size
 
-
-def settled(told: Iterable[tuple[str, Entry]], sizes: Mapping[str, int]) -> tuple[dict[str, bytes], dict[str, int]]:
+def settled(
+    told: Iterable[tuple[str, Entry]], sizes: Mapping[str, int | None]
+) -> tuple[dict[str, bytes], dict[str, int]]:
     """What the receipts say of the listed parts, and the parts that they contradict.
 
     A part may have several receipts, since a shard may be done more than once: the last one that tells of the listed size holds.
 
     Args:
         told: Shards and what their receipts say, oldest first.
-        sizes: Of the listed parts, by shard.
+        sizes: Of the listed parts, by shard; `None` where it is not known.
 
     Returns:
         A packed entry by shard, empty where there is no receipt; and for each part whose size no receipt tells of, the bytes that the
@@ -26,11 +26,11 @@ def settled(told: Iterable[tuple[str, Entry]], sizes: Mapping[str, int]) -> tupl
     entries = dict.fromkeys(sizes, b"")
     others: dict[str, int] = {}
     for shard, entry in told:
-        size = sizes.get(shard)
-        if size in (entry.bytes, UNKNOWN_SIZE):
-            entries[shard] = entry.packed()
-        elif size is not None:
-            others[shard] = entry.bytes
+        if shard in sizes:
+            if sizes[shard] in (entry.bytes, None):
+                entries[shard] = entry.packed()
+            else:
+                others[shard] = entry.bytes
     return entries, {shard: size for shard, size in others.items() if not entries[shard]}
 
 

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from runner.errors import Incomplete, JobFailed, SinkRefused
@@ -21,8 +22,8 @@ from runner.ledger.mark import Mark
 from runner.ledger.recipe import Recorded, seal
 from runner.ledger.records import Entry
 from runner.storage.parallel import THREADS, map_in_threads
-from runner.storage.transience import retrying
-from runner.types import Input, Receipt, Seal, Shard, Sink, Store
+from runner.storage.transience import is_of_storage, retrying
+from runner.types import Input, Receipt, Seal, Shard, Sink, Store, Written
 from runner.words.plain import named
 
 RECIPE = "_runner/recipe.json"
@@ -53,7 +54,8 @@ class Ledger:
         run_id: Names this run under `_runner/runs/`.
         seal: How the recipe that is in the sink begins; `None` where there is none.
         mark: By which a run holds the sink; whoever only reads never enters it.
-        committed: Ids of the shards whose parts were listed when it was opened, and of those committed since.
+        sizes: Of the parts that were there when it was opened, by shard.
+        committed: Ids of the shards whose parts were there when it was opened, and of those committed since.
         replaces: The records of an older output, which lies in the sink untouched until a recipe is recorded.
     """
 
@@ -61,15 +63,15 @@ class Ledger:
 
     def __init__(self, sink: Sink, run_id: str) -> None:
         """Read the recipe, the plans and one listing."""
-        self.store: Store = sink.store
+        self.store: Store = sink.records
         self._sink, self.run_id = sink, run_id
         self.mark = Mark(self.store, run_id)
         self.seal: Seal | None = None
         self._listed = self.store.names()
         self.recorded = self._read_recipe()
         self.plans = self._read_plans()
-        self._sizes = self._parts_listed()
-        self.committed = set(self._sizes)
+        self.sizes = self._parts_there()
+        self.committed = set(self.sizes)
         self._receipts: list[Receipt] = []
         self._flushed = time.monotonic()
         self._files = 0
@@ -100,10 +102,12 @@ class Ledger:
         except (pa.ArrowException, KeyError) as error:
             raise self._damaged(name, error) from error
 
-    def _parts_listed(self) -> dict[str, int]:
-        """Of the planned parts in the listing, the sizes by shard; of the listing only what else is there is kept."""
-        found = ((shard.id, self._listed.pop(self.part(shard), None)) for shard in self.shards)
-        sizes = {shard: size for shard, size in found if size is not None}
+    def _parts_there(self) -> Mapping[str, int | None]:
+        """The sizes of the planned parts that are there, by shard; of the listing only what is no part is kept."""
+        sizes = self._sink.committed(self.shards, self._listed)
+        for shard in self.shards:
+            if shard.id in sizes:
+                self._listed.pop(self.part(shard), None)
         self._listed = dict(self._listed)  # which takes less: a dictionary never shrinks
         return sizes
 
@@ -115,8 +119,8 @@ class Ledger:
         return [shard for plan in self.plans for shard in plan]
 
     def part(self, shard: Shard) -> str:
-        """Path of the shard's part below the sink."""
-        return self._sink.file_name(shard)
+        """What the sink calls the shard's part."""
+        return self._sink.part(shard)
 
     def pending(self) -> list[Shard]:
         """Shards that are planned and not committed."""
@@ -146,8 +150,8 @@ class Ledger:
         return sorted(name for name in self._listed if name.startswith(prefix))
 
     def strangers(self) -> list[str]:
-        """Visible files that no record of ours names."""
-        return sorted(filter(_is_visible, self._listed))
+        """What is there and is not ours: visible files that no record names, and what else the sink tells."""
+        return sorted([*filter(_is_visible, self._listed), *self._sink.strangers(self.shards)])
 
     def differences(self, fields: Mapping[str, Any], accept: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
         """Fields of the fingerprint in which a job differs from the recorded one and that are not accepted: name to (there, now)."""
@@ -164,7 +168,7 @@ class Ledger:
         """A ledger with nothing in it, to plan what will replace this output. Nothing is deleted before a recipe is recorded."""
         fresh = copy.copy(self)
         fresh.replaces = self
-        fresh._sizes = {}
+        fresh.sizes = {}
         fresh.recorded, fresh.seal, fresh.plans, fresh.committed, fresh._listed = None, None, [], set(), {}
         return fresh
 
@@ -199,8 +203,8 @@ class Ledger:
         ]
         plans = [name for name in ours if name.startswith("_runner/plan-")]
         others = [name for name in ours if name not in {*plans, RECIPE}]
-        parts = [self.part(shard) for shard in self.shards if shard.id in self.committed]
-        for _ in map_in_threads(self.store.delete, [*parts, *others]):
+        self._sink.remove([shard for shard in self.shards if shard.id in self.committed])
+        for _ in map_in_threads(self.store.delete, others):
             pass
         for name in [*reversed(plans), RECIPE]:  # what names the rest goes last
             self.store.delete(name)
@@ -259,9 +263,9 @@ class Ledger:
         Raises:
             JobFailed: Naming the parts.
         """
-        if self._sizes and not self.complete:
-            self._entries_of(self._sizes)
-        self._sizes = {}
+        if self.sizes and not self.complete:
+            self._entries_of(self.sizes)
+        self.sizes = {}
 
     def next_sequence(self) -> int:
         """The number of the first shard of a further plan."""
@@ -310,7 +314,7 @@ class Ledger:
         self.mark.confirm()
         self.flush()
         self._listed = self.store.names()
-        sizes = self._parts_listed()
+        sizes = self._parts_there()
         missing = [self.part(shard) for shard in self.shards if shard.id not in sizes]
         if missing or (strangers := self.strangers()):
             what = f"{named(missing)} missing" if missing else f"{named(strangers)} not ours"
@@ -323,6 +327,9 @@ class Ledger:
         self.mark.confirm()
         retrying(lambda: self._publish_manifest(everything_skipped, entries))
         self.mark.confirm()
+        for number, plan in enumerate(self.plans):
+            self._sink.publish(number, ((shard, Entry.unpacked(entries[shard.id]).written) for shard in plan))
+        self.mark.check()
         self.store.replace(SUCCESS, b"")
 
     def _publish_manifest(self, skipped: Sequence[str], entries: Mapping[str, bytes]) -> None:
@@ -367,7 +374,7 @@ class Ledger:
         lines = (line for content in map_in_threads(self.store.read, names) for line in (content or b"").splitlines())
         return (found for found in map(records.entry_of, lines) if found is not None)
 
-    def _entries_of(self, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    def _entries_of(self, sizes: Mapping[str, int | None]) -> dict[str, bytes]:
         """What the receipts say of the parts, packed, by shard.
 
         Raises:
@@ -386,7 +393,7 @@ class Ledger:
         return entries
 
     def _read_back(
-        self, entries: dict[str, bytes], sizes: Mapping[str, int], skipped: Collection[str], filtered: bool
+        self, entries: dict[str, bytes], sizes: Mapping[str, int | None], skipped: Collection[str], filtered: bool
     ) -> None:
         """Add the parts whose receipts died with their drivers: each is read once, several at a time if they are small.
 
@@ -394,28 +401,42 @@ class Ledger:
             JobFailed: A part is damaged, or has rows that its plan does not know of, or lacks some.
         """
         lost = [shard for shard in self.shards if not entries[shard.id]]
-        largest = max((sizes[shard.id] for shard in lost), default=0)
-        found = map_in_threads(self._read_part, lost, THREADS if largest <= SMALL_PART else 1)
+        largest = max((sizes[shard.id] or 0 for shard in lost), default=0)
+        read = partial(self._read_part, sizes)
+        found = map_in_threads(read, lost, THREADS if largest <= SMALL_PART else 1)
         for shard, entry in zip(lost, found, strict=True):
             if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=filtered):
                 raise JobFailed(f"{self.store.path(self.part(shard))}: {wrong}; {PREDICT_ANEW}")
             entries[shard.id] = entry.packed()
 
-    def _read_part(self, shard: Shard) -> Entry:
-        import hashlib
+    def _read_part(self, sizes: Mapping[str, int | None], shard: Shard) -> Entry:
+        found, (bad, aside) = self.examine(shard, sizes[shard.id]), self.quarantined(shard)
+        rows = found.rows or 0
+        return Entry(rows + bad, rows, bad, found.bytes, found.checksum, aside)
 
-        content = self.store.read(self.part(shard)) or b""
-        rows, (bad, aside) = self._count_rows(self.part(shard), content), self.quarantined(shard)
-        checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        return Entry(rows + bad, rows, bad, len(content), checksum, aside)
+    def examine(self, shard: Shard, size: int | None) -> Written:
+        """What a part holds.
 
-    def _count_rows(self, name: str, content: bytes) -> int:
+        Args:
+            shard: Whose part.
+            size: As it was listed.
+
+        Raises:
+            JobFailed: It is damaged.
+            Incomplete: It is gone since it was listed.
+        """
+        name = self.part(shard)
         try:
-            return self._sink.count_rows(content)
+            found = self._sink.examine(shard, size)
         except Exception as error:
+            if is_of_storage(error):
+                raise
             raise JobFailed(
                 f"{self.store.path(name)}: is damaged ({type(error).__name__}: {error}); {PREDICT_ANEW}"
             ) from error
+        if found is None:
+            raise Incomplete(f"{name}: is gone since it was listed; run the job again to predict it anew")
+        return found
 
     def quarantined(self, shard: Shard) -> tuple[int, str]:
         """Rows in the shard's quarantine file, and its checksum; 0 and nothing where there is none.

@@ -12,7 +12,7 @@ from operator import itemgetter
 from sys import intern
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from runner.types import Fragment, Input, Receipt, Shard
+from runner.types import Fragment, Input, Receipt, Shard, Written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,6 +181,11 @@ class Entry(NamedTuple):
     bytes: int
     checksum: str
     quarantine: str = ""
+
+    @property
+    def written(self) -> Written:
+        """What is said of the part alone."""
+        return Written(self.bytes, self.checksum, self.rows_out)
 
     def packed(self) -> builtins.bytes:
         """In half of the memory: there is one for each part."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import os
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from runner.arrow.schemas import DoesNotFit
 from runner.errors import ConfigError
 from runner.sinks import formats
 from runner.storage.folder import Folder
 from runner.storage.locations import absolute
-from runner.storage.transience import is_of_storage
-from runner.types import SaveMode, Shard, Written
+from runner.storage.parallel import map_in_threads
+from runner.storage.transience import is_of_storage, is_transient
+from runner.types import SaveMode, Shard, Sink, Written
 from runner.words.exceptions import told
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+ONE_REQUEST = 8 * 1024**2  # bytes, up to which a part is read as a whole
 
 FormatName = Literal["parquet", "csv", "jsonl", "arrow"]
 
@@ -27,11 +34,12 @@ class _Last:
 
     Attributes:
         table: The last that came.
+        rows: Of all that came.
         coming: Whether the next is awaited: an error is then not of encoding one.
     """
 
     def __init__(self, tables: Iterator[pa.Table]) -> None:
-        self._tables, self.coming = tables, False
+        self._tables, self.coming, self.rows = tables, False, 0
         self.table: pa.Table | None = None
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -44,11 +52,12 @@ class _Last:
         if table is None:
             raise StopIteration
         self.table = table
+        self.rows += table.num_rows
         return table
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(Sink):
     """One file per shard.
 
     Attributes:
@@ -73,14 +82,14 @@ class Files:
     compression: formats.Compression = "zstd"
 
     @property
-    def store(self) -> Folder:
-        """The folder that everything lies below."""
+    def records(self) -> Folder:
+        """The folder that everything lies below, parts and records."""
         if self.path is None:
             raise ConfigError("sink.path: none was given")
         return Folder(absolute(self.path), self.storage_options)
 
-    def file_name(self, shard: Shard) -> str:
-        """Path of the shard's part below the sink."""
+    def part(self, shard: Shard) -> str:
+        """Path of the shard's part below the folder."""
         folder = shard.folder if self.layout == "like_source" else ""
         return posixpath.join(folder, f"{shard.name}.{self.format}")
 
@@ -102,14 +111,19 @@ class Files:
         if refusal := self._format.refusal(schema):
             raise ConfigError(f"sink.format={self.format}: {refusal}")
 
+    def committed(self, shards: Sequence[Shard], names: Mapping[str, int]) -> dict[str, int | None]:
+        """The parts that are listed."""
+        found = ((shard.id, names.get(self.part(shard))) for shard in shards)
+        return {shard: None if size < 0 else size for shard, size in found if size is not None}
+
     def write(self, shard: Shard, schema: pa.Schema, tables: Iterator[pa.Table]) -> Written:
         """Publish the part in one atomic step; if `tables` raises, nothing is left."""
-        with self.store.publish(self.file_name(shard)) as file:
-            self._encode(file, schema, tables)
-            return file.written()
+        with self.records.publish(self.part(shard)) as file:
+            rows = self._encode(file, schema, tables)
+            return file.written()._replace(rows=rows)
 
-    def _encode(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-        """Write the tables; a value that the format cannot hold is told with its column and row."""
+    def _encode(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
+        """Write the tables; returns how many rows. A value that the format cannot hold is told with its column and row."""
         given = _Last(tables)
         try:
             self._format.write(file, schema, given)
@@ -119,10 +133,43 @@ class Files:
             if found is None:
                 raise
             raise DoesNotFit(f"sink.format={self.format} cannot hold {found}: {told(error)}") from error
+        return given.rows
 
-    def count_rows(self, content: bytes) -> int:
-        """Rows of a part, given its bytes."""
-        return self._format.count_rows(content)
+    def examine(self, shard: Shard, size: int | None = None) -> Written | None:
+        """The part as it lies there; a small one comes in one request.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        try:
+            with self._opened(self.part(shard), size) as file:
+                checksum, stored = hashlib.file_digest(file, "sha256").hexdigest(), file.seek(0, os.SEEK_END)
+                return Written(stored, f"sha256:{checksum}", self._count_rows(file))
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def _opened(self, name: str, size: int | None) -> Iterator[Any]:
+        if size is None or size > ONE_REQUEST:
+            with self.records.opened(name) as file:
+                yield file
+        elif (content := self.records.read(name)) is None:
+            raise FileNotFoundError(name)
+        else:
+            yield io.BytesIO(content)
+
+    def _count_rows(self, file: IO[bytes]) -> int:
+        try:
+            return self._format.count_rows(file)
+        except OSError as error:
+            if error.errno is not None or is_transient(error):
+                raise
+            raise ValueError(str(error)) from None  # of pyarrow, which cannot decode it: no trouble with the storage
+
+    def remove(self, shards: Sequence[Shard]) -> None:
+        """Delete the files, several at a time."""
+        for _ in map_in_threads(self.records.delete, map(self.part, shards)):
+            pass
 
     @property
     def _format(self) -> formats.Format:

@@ -9,10 +9,12 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from threading import Lock
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from runner.arrow.batches import decoded, from_flat, rebatch
 
@@ -23,6 +25,7 @@ MOST_GROUP_ROWS = 131_072
 GROUP_BYTES = 64 * 1024**2
 VARIABLE_WIDTH = 64
 LINES = 8192
+PIECE = 1024**2  # bytes that are read at a time
 COUNT_BLOCK = 16 * 1024**2  # bytes of CSV that are parsed at once to count rows
 MOST_BLOCK = 2**31 - 1  # bytes that pyarrow can take at once
 ARROW_COMPRESSIONS = ("zstd", "lz4", "none")
@@ -39,8 +42,8 @@ class Format(Protocol):
     def write(self, file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         """Write all tables to a binary file."""
 
-    def count_rows(self, content: bytes) -> int:
-        """Rows of a file, given its bytes."""
+    def count_rows(self, file: IO[bytes]) -> int:
+        """Rows of a file, which is read piece by piece from its beginning, wherever it stands."""
 
 
 def group_rows(schema: pa.Schema) -> int:
@@ -157,11 +160,11 @@ class Parquet:
             for table in grouped(stored, tables):
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
 
-    def count_rows(self, content: bytes) -> int:
+    def count_rows(self, file: IO[bytes]) -> int:
         """From the footer."""
         import pyarrow.parquet as pq
 
-        return int(pq.read_metadata(io.BytesIO(content)).num_rows)
+        return int(pq.read_metadata(file).num_rows)
 
 
 @dataclass(frozen=True)
@@ -186,34 +189,55 @@ class Csv:
             for table in tables:
                 writer.write_table(decoded(table).cast(stored))
 
-    def count_rows(self, content: bytes) -> int:
+    def count_rows(self, file: IO[bytes]) -> int:
         """By parsing it block by block; in a file of one column, a blank line is a null."""
         import pyarrow as pa
         from pyarrow import csv
 
-        block = COUNT_BLOCK
+        size, block, lock = file.seek(0, os.SEEK_END), COUNT_BLOCK, Lock()
         while True:
             try:
-                return self._count_rows(csv, content, block)
+                return self._count_rows(csv, lambda: _FromStart(file, lock), min(block, size + 1))
             except pa.ArrowInvalid as error:  # a row is longer than a block
                 if "straddl" not in str(error) or block >= MOST_BLOCK:
                     raise
             block = min(4 * block, MOST_BLOCK)
 
-    def _count_rows(self, csv: Any, content: bytes, block: int) -> int:
+    def _count_rows(self, csv: Any, start: Callable[[], Any], block: int) -> int:
         """Cells are not converted: what the first block says of types need not hold for the next."""
         import pyarrow as pa
 
-        read = csv.ReadOptions(block_size=min(block, len(content) + 1))
-        parse = csv.ParseOptions(newlines_in_values=True)
-        names = csv.open_csv(io.BytesIO(content), read, parse).schema.names
+        read, parse = csv.ReadOptions(block_size=block), csv.ParseOptions(newlines_in_values=True)
+        names = csv.open_csv(start(), read, parse).schema.names
         reader = csv.open_csv(
-            io.BytesIO(content),
+            start(),
             read,
             csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1),
             csv.ConvertOptions(column_types={names[0]: pa.binary()}, include_columns=names[:1]),
         )
         return sum(batch.num_rows for batch in reader)
+
+
+class _FromStart:
+    """A file, read again from its beginning while an earlier reader of it may still be reading ahead in a thread of its own."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], lock: Lock) -> None:
+        self._file, self._lock, self._at = file, lock, 0
+
+    def read(self, size: int) -> bytes:
+        with self._lock:
+            self._file.seek(self._at)
+            content = self._file.read(size)
+            self._at += len(content)
+        return content
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """It stays open for the next."""
 
 
 @dataclass(frozen=True)
@@ -236,9 +260,10 @@ class Jsonl:
                 lines = (json.dumps(in_json(row), ensure_ascii=False, allow_nan=False) for row in batch.to_pylist())
                 file.write("".join(f"{line}\n" for line in lines).encode())
 
-    def count_rows(self, content: bytes) -> int:
+    def count_rows(self, file: IO[bytes]) -> int:
         """Line by line: JSON escapes line breaks."""
-        return content.count(b"\n")
+        file.seek(0)
+        return sum(piece.count(b"\n") for piece in iter(lambda: file.read(PIECE), b""))
 
 
 def _with_spelled_times(kind: pa.DataType) -> pa.DataType:
@@ -302,9 +327,9 @@ class Arrow:
             for table in grouped(stored, tables):
                 writer.write_table(table)
 
-    def count_rows(self, content: bytes) -> int:
+    def count_rows(self, file: IO[bytes]) -> int:
         """From the record batches."""
         from pyarrow import ipc
 
-        with ipc.open_file(io.BytesIO(content)) as reader:
+        with ipc.open_file(file) as reader:
             return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))

@@ -18,10 +18,11 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from runner.storage.locations import on_disk
 from runner.storage.transience import is_transient
@@ -34,29 +35,72 @@ NO_HARD_LINKS = frozenset(
 )  # of disks without them
 _CREATING = threading.Lock()
 
+Item = TypeVar("Item")
+
 
 class TakenOver(OSError):
     """What was written is not published: the folder belongs to another job by now."""
 
 
-# What is asked right before a file appears, in the thread that publishes it. It is not an argument because a sink stands in between,
-# whose `write` says nothing of it: so each sink that publishes by a `Store` is asked, also one that was written by somebody else.
-_asked: ContextVar[Callable[[], None] | None] = ContextVar("asked", default=None)
+@dataclass
+class _Asked:
+    """What is asked before something appears.
+
+    Attributes:
+        ask: Raises where it must not appear.
+        open: Publications that have begun: each asks by itself, right before it appears.
+    """
+
+    ask: Callable[[], None]
+    open: int = 0
+
+
+# What is asked right before a part appears, in the thread that writes it. It is not an argument because a sink stands in between, whose
+# `write` says nothing of it. So each sink is asked, also one that was written by somebody else, and one that does not publish by a store:
+# `confirming` asks at the end of its tables. It does not where a publication has begun, which asks later and thereby better: a part costs
+# one request, not two.
+_asked: ContextVar[_Asked | None] = ContextVar("asked", default=None)
 
 
 @contextlib.contextmanager
 def asking(ask: Callable[[], None]) -> Iterator[None]:
-    """Call `ask` right before each file that this thread publishes within the block; what it raises keeps the file back."""
-    token = _asked.set(ask)
+    """Call `ask` right before whatever this thread makes appear within the block; what it raises keeps that back."""
+    token = _asked.set(_Asked(ask))
     try:
         yield
     finally:
         _asked.reset(token)
 
 
-def _ask() -> None:
-    if (ask := _asked.get()) is not None:
-        ask()
+def confirm() -> None:
+    """Make sure that the sink is still this run's. To be called in a sink's `write`, right before its part appears.
+
+    Raises:
+        TakenOver: It is not. Nothing may appear.
+    """
+    if (asked := _asked.get()) is not None:
+        asked.ask()
+
+
+def confirming(items: Iterable[Item]) -> Iterator[Item]:
+    """The items; at their end `confirm` is called, unless a publication has begun, which calls it when it is complete."""
+    yield from items
+    if (asked := _asked.get()) is not None and not asked.open:
+        asked.ask()
+
+
+@contextlib.contextmanager
+def asked_later() -> Iterator[None]:
+    """A block that calls `confirm` itself, right before something appears."""
+    asked = _asked.get()
+    if asked is None:
+        yield
+        return
+    asked.open += 1
+    try:
+        yield
+    finally:
+        asked.open -= 1
 
 
 class HashingFile:
@@ -150,7 +194,7 @@ def publish_by_rename(fs: Any, path: str, shown: str) -> Iterator[HashingFile]:
             yield (measured := HashingFile(file))
             _flush_to_disk(fs, file)
         measured.close()
-        _ask()
+        confirm()
         _move(fs, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -183,7 +227,7 @@ def publish_object(fs: Any, path: str, shown: str) -> Iterator[HashingFile]:
         file = fs.open(path, "wb")
     try:
         yield HashingFile(file)
-        _ask()
+        confirm()
         with translated_errors(shown):
             file.close()
     except BaseException:

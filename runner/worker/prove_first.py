@@ -88,7 +88,7 @@ class _FirstRun:
         if not self._batches:
             return False
         try:
-            first_batch.keep(self._order.sink.store, self._order.run, self._shard.id, self._batches)
+            first_batch.keep(self._order.sink.records, self._order.run, self._shard.id, self._batches)
         except Exception:
             return False
         return True

@@ -12,7 +12,7 @@ from runner.ledger.quarantine import BadRow
 from runner.process.overlap import Handover, background, fill
 from runner.process.pulse import PULSE
 from runner.process.threads import where_i_am
-from runner.storage.publishing import asking
+from runner.storage.publishing import asking, confirming
 from runner.types import Fragment, Outcome, Receipt, Shard, Stages, Unreadable, Vitals, Written
 from runner.worker import first_batch
 from runner.worker.predicting import Predicting
@@ -55,7 +55,7 @@ class ShardRun:
     def _write(self, tables: Handover[pa.Table]) -> Written:
         try:
             with asking(self._order.refuse_lost_sink):
-                return self._order.sink.write(self._shard, self._schema, iter(tables))
+                return self._order.sink.write(self._shard, self._schema, confirming(tables))
         finally:
             tables.leave()
 
@@ -63,17 +63,17 @@ class ShardRun:
         """What came of it, once it is written."""
         started = time.perf_counter()
         try:
-            written = self.written.result()
+            written = _held_to(self.written.result(), self._rows_out)
         except Exception as error:
             sink = self._order.sink
-            return failure_of(self._shard, error, sink.store.path(sink.file_name(self._shard)))
+            return failure_of(self._shard, error, sink.records.path(sink.part(self._shard)))
         return self._receipt(written, self._seconds + time.perf_counter() - started)
 
     def _tables(self) -> Iterator[pa.Table]:
         import pyarrow as pa
 
         if self._shard.id in self._order.kept:
-            self._kept = first_batch.Kept.read(self._order.sink.store, self._order.run, self._shard.id)
+            self._kept = first_batch.Kept.read(self._order.sink.records, self._order.run, self._shard.id)
         for batch in self._rows.batches():
             sifted = self._sift(batch)
             PULSE.add(batch.num_rows)
@@ -82,7 +82,7 @@ class ShardRun:
                 yield pa.table(columns, schema=self._schema)
         if bad := self._all_bad():
             with asking(self._order.refuse_lost_sink):
-                self._aside = quarantine.publish(self._order.sink.store, self._shard, self._order.reader, bad)
+                self._aside = quarantine.publish(self._order.sink.records, self._shard, self._order.reader, bad)
 
     def _all_bad(self) -> list[BadRow]:
         """What cannot be parsed and what cannot be predicted, in the order of the input."""
@@ -105,6 +105,10 @@ class ShardRun:
             allowed(sifted.bad)
         return sifted
 
+    @property
+    def _rows_out(self) -> int:
+        return self._count - len(self._bad)
+
     def _receipt(self, written: Written, seconds: float) -> Receipt:
         read, predict = self._rows.seconds, self._predicted
         bad = self._all_bad()
@@ -112,7 +116,7 @@ class ShardRun:
         return Receipt(
             shard=self._shard.id,
             rows_in=rows,
-            rows_out=rows - len(bad),
+            rows_out=self._rows_out,
             rows_quarantined=len(bad),
             bytes_out=written.bytes,
             checksum=written.checksum,
@@ -122,3 +126,14 @@ class ShardRun:
             vitals=Vitals(halved=self._predicting.limit.halvings()),
             quarantine=self._aside.checksum if self._aside else "",
         )
+
+
+def _held_to(written: Written, rows: int) -> Written:
+    """What a sink says that it wrote: it must hold every row that was predicted.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if written.rows != rows:
+        raise ValueError(f"the sink tells of {written.rows} rows in it, and {rows} were predicted")
+    return written

@@ -75,7 +75,7 @@ class WorkOrder:
         Raises:
             TakenOver: It has.
         """
-        store = self.sink.store
+        store = self.sink.records
         if self.seal is not None and not store.holds(self.seal):
             raise TakenOver(
                 f"sink.path={store.root}: {self.seal.name} is not the one that this run began with: another run has taken the sink over"

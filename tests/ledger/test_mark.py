@@ -364,7 +364,7 @@ def test_receipts_of_a_run_that_lost_the_sink_are_not_written_into_it(tmp_path: 
     sink = Files("parquet", str(tmp_path / "out"))
     ledger = Ledger(sink, "me")
     clock = Clock()
-    ledger.mark = clock.mark(sink.store, "me")
+    ledger.mark = clock.mark(sink.records, "me")
     with ledger.mark:
         ledger._receipts = [None]  # type: ignore[list-item]
         ledger.store.replace(MARK, far(clock.now()))

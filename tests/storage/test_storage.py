@@ -21,6 +21,7 @@ from runner.storage import locations
 from runner.storage.folder import Folder, artifact_files, digest
 from runner.storage.locations import locate
 from runner.storage.transience import is_transient
+from runner.types import Written
 
 CONTENT = b"x" * 100_000
 MEBIBYTE = b"x" * 1024**2
@@ -55,7 +56,7 @@ def test_what_is_published_is_listed_read_replaced_and_deleted(store: Folder) ->
         file.write(b"ab")
         assert name not in store.names()
         file.write(memoryview(b"c"))
-    assert file.written() == (3, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    assert file.written() == Written(3, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     assert store.names() == {name: 3}
     assert store.names("k=1") == {name: 3}
     store.replace(name, b"")
