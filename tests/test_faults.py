@@ -225,7 +225,7 @@ def test_actors_that_never_come_up_end_in_an_error(tmp_path: Path) -> None:
 def test_actors_are_replaced_so_many_times_before_the_job_gives_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runner.modes.actors import STILLBORN
+    from runner.modes.actor_pool import STILLBORN
 
     class Stillborn:
         """Its process dies before it has answered once."""

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.modes import actors, session, tasks
-from runner.modes.actors import ActorPool, Actors, Bounds
+from runner.modes import actor_pool, actors, session, tasks
+from runner.modes.actor_pool import ActorPool, Bounds, Member
+from runner.modes.actors import Actors
 from runner.modes.processes import Processes
 from runner.modes.session import Watch
 from runner.modes.tasks import Tasks
@@ -104,8 +105,8 @@ def test_no_more_actors_come_than_are_up_nor_than_may_be(tmp_path: Path) -> None
             pool.submit(len(sizes), until_there_is(tmp_path / "go"))
             for _ in range(5):
                 pool.grow()
-            sizes.append(len(pool._members))
-            drive(pool, lambda: pool.workers() == len(pool._members))
+            sizes.append(len(pool.members))
+            drive(pool, lambda: pool.workers() == len(pool.members))
         assert sizes == [2, 4, 4]
 
 
@@ -116,12 +117,12 @@ def test_an_actor_that_never_starts_is_in_nobodys_way(tmp_path: Path, monkeypatc
     told: list[str] = []
     with opened(Actors(max_size=5, idle_timeout=0.3), told) as pool:
         drive(pool, lambda: pool.workers() == 4, work_waits=True)
-        drive(pool, lambda: len(pool._members) == 5, work_waits=True)
+        drive(pool, lambda: len(pool.members) == 5, work_waits=True)
         for ticket in range(4):
             pool.submit(ticket, until_there_is(tmp_path / "go"))
         (tmp_path / "go").touch()
         assert drive(pool, lambda: not pool.running()) == [0, 1, 2, 3]
-        drive(pool, lambda: len(pool._members) == 1)
+        drive(pool, lambda: len(pool.members) == 1)
     assert told[0].startswith("mode.max_size=5: 4 fit now (CPU: ")
     assert told[0].endswith("; the others start when the cluster has room")
 
@@ -141,7 +142,7 @@ def test_an_actor_that_never_starts_is_in_nobodys_way(tmp_path: Path, monkeypatc
 def test_the_bounds_of_a_pool_on_a_private_ray(mode: Actors, bounds: Bounds, keys: list[str]) -> None:
     told: list[str] = []
     with opened(mode, told) as pool:
-        assert pool._bounds == bounds
+        assert pool.bounds == bounds
         assert pool.workers() == bounds[0]
     assert [line.partition(":")[0] for line in told] == keys
     assert all("4 fit (CPU: " in line and line.endswith("; running with 4") for line in told)
@@ -215,24 +216,23 @@ class Imitated:
 
         self.results: dict[str, Any] = {}  # of what has finished, by reference
         self.killed: list[Any] = []
+        self.now = 0.0
         self._names = count()
         monkeypatch.setattr(ray, "wait", self._wait)
         monkeypatch.setattr(ray, "kill", self.killed.append)
         monkeypatch.setattr(ray, "get", self.results.get)
-        monkeypatch.setattr(actors, "result_of", self.results.get)
-        monkeypatch.setattr(ActorPool, "_create", lambda _: self._create())
+        monkeypatch.setattr(actor_pool, "result_of", self.results.get)
 
     def pool(self, mode: Actors, fewest: int, most: int | None = None) -> ActorPool:
         """A pool whose first actors have come up."""
-        pool = ActorPool(
-            mode, Setup(Resources(), RayOptions(), 1, None, print, Signals()), Bounds(fewest, most or fewest)
-        )
+        setup = Setup(Resources(), RayOptions(), 1, None, print, Signals())
+        pool = ActorPool(mode, setup, Bounds(fewest, most or fewest), self._create, lambda: self.now)
         self.come_up(pool)
         return pool
 
     def come_up(self, pool: ActorPool) -> None:
         """All that are coming are up."""
-        for member in pool._members:
+        for member in pool.members:
             if not member.up:
                 self.ends(member.birth, None)
         assert pool.wait(0) == []
@@ -241,9 +241,9 @@ class Imitated:
         """What is awaited has finished."""
         self.results[reference] = result
 
-    def _create(self) -> actors._Member:
+    def _create(self) -> Member:
         handle = SimpleNamespace(execute=SimpleNamespace(remote=lambda *_: f"call {next(self._names)}"))
-        return actors._Member(handle, f"birth {next(self._names)}")
+        return Member(handle, f"birth {next(self._names)}")
 
     def _wait(self, references: list[str], num_returns: int, **_: Any) -> tuple[list[str], list[str]]:
         ready = [reference for reference in references if reference in self.results][:num_returns]
@@ -260,7 +260,7 @@ def test_whatever_happens_the_shortest_queue_is_found_and_every_call_comes_back_
         pool = imitated.pool(Actors(max_tasks_in_flight_per_actor=3), 2, 5)
         out: set[int] = set()
         for ticket, event in enumerate(events):
-            up = [member for member in pool._members if member.up]
+            up = [member for member in pool.members if member.up]
             busy = [member for member in up if member.calls]
             if event == "submit" and up:
                 shortest = min(len(member.calls) for member in up)
@@ -277,19 +277,18 @@ def test_whatever_happens_the_shortest_queue_is_found_and_every_call_comes_back_
                 pool.grow()
             elif event == "come up":
                 imitated.come_up(pool)
-            members = pool._members
-            deep = 1 if len(members) < pool._bounds.most else 3
+            members = pool.members
+            deep = 1 if len(members) < pool.bounds.most else 3
             calls = [len(member.calls) for member in members if member.up]
             assert pool.room() == sum(max(0, deep - each) for each in calls)
             assert len(pool.running()) == sum(map(bool, calls))
             assert out == {queued for member in members for queued, _ in member.calls}
-            assert set(pool._awaited) == {each.awaited() for each in members} - {None}
-            assert len(members) <= pool._bounds.most
+            assert len(members) <= pool.bounds.most
 
 
 def _abandoned(pool: ActorPool, ticket: int) -> list[Done]:
     pool.abandon(ticket)
-    return pool.wait(0) if pool._returned else []
+    return pool.wait(0)
 
 
 def test_of_idle_actors_the_longest_idle_is_ended_and_the_last_idle_gets_the_work(
@@ -299,16 +298,15 @@ def test_of_idle_actors_the_longest_idle_is_ended_and_the_last_idle_gets_the_wor
     pool = imitated.pool(Actors(idle_timeout=1.0), 2, 4)
     pool.grow()
     imitated.come_up(pool)
-    pool._work_waited = 0.0
-    first, second, third = pool._members
-    first.idle_since = second.idle_since = 0.0
+    first, _, third = pool.members
+    imitated.now, third.idle_since = 2.0, 2.0
     for ticket in range(3):  # one call after the other needs no more than one actor
         pool.submit(ticket, ANY_WORK)
-        assert [member for member in pool._members if member.calls] == [third]
+        assert [member for member in pool.members if member.calls] == [third]
         imitated.ends(third.calls[0][1], [])
         pool.wait(0)
     assert imitated.killed == [first.handle]
-    assert len(pool._members) == 2, "no fewer than it is to keep"
+    assert len(pool.members) == 2, "no fewer than it is to keep"
 
 
 @pytest.mark.parametrize("size", [10, 1000])
@@ -323,7 +321,7 @@ def test_a_call_is_handed_out_without_looking_at_every_actor(monkeypatch: pytest
             looks += 1
             return super().__len__()
 
-    for member in pool._members:
+    for member in pool.members:
         member.calls = Watched()
     pool.submit(1, ANY_WORK)
     assert pool.room() == 2 * size - 1
@@ -335,12 +333,12 @@ def test_a_call_is_handed_out_without_looking_at_every_actor(monkeypatch: pytest
 def test_an_actor_that_took_too_much_is_not_replaced_unless_it_is_the_last(
     monkeypatch: pytest.MonkeyPatch, result: Lost, size: int, left: int
 ) -> None:
-    monkeypatch.setattr(actors, "result_of", lambda _: result)
+    monkeypatch.setattr(actor_pool, "result_of", lambda _: result)
     imitated = Imitated(monkeypatch)
     pool = imitated.pool(Actors(), size)
     for ticket in range(1, size + 2):  # the last is queued behind another
         pool.submit(ticket, ANY_WORK)
-    [first] = [member for member in pool._members if len(member.calls) == 2]
+    [first] = [member for member in pool.members if len(member.calls) == 2]
     (head, reference), (queued, _) = first.calls
     imitated.ends(reference, result)
     done = pool.wait(0)
@@ -349,9 +347,9 @@ def test_an_actor_that_took_too_much_is_not_replaced_unless_it_is_the_last(
         (queued, False),
     ]
     assert pool.workers() == max(1, size - (result is OUT_OF_MEMORY))
-    assert len(pool._members) == left
+    assert len(pool.members) == left
     pool.grow()
-    assert len(pool._members) == left
+    assert len(pool.members) == left
 
 
 # ---------------------------------------------------------------- importing ahead
