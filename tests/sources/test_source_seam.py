@@ -252,10 +252,8 @@ def test_a_source_is_held_open_while_it_is_listed_and_read(executor: Runs, tmp_p
     assert not (tmp_path / "db.open").exists()
 
 
-@pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("mode", ["processes", "tasks", "actors"])
-def test_a_source_that_workers_cannot_import_is_told_at_once(tmp_path: Path, mode: str) -> None:
-    more = {"source": "custom", "source._target_": "foreign.unloadable.Unloadable", "model": "custom", "mode": mode}
+def test_a_source_that_workers_cannot_import_is_told_at_once(tmp_path: Path, remote: str) -> None:
+    more = {"source": "custom", "source._target_": "foreign.unloadable.Unloadable", "model": "custom", "mode": remote}
     with pytest.raises(
         JobFailed, match=r"cannot unpickle its work: ModuleNotFoundError: No module named 'ops'; the code of a source"
     ):
