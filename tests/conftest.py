@@ -14,7 +14,7 @@ from _pytest.mark.structures import ParameterSet
 from hypothesis import settings
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
-from runner import Report, run
+from runner import Report, cli, run
 from runner.driver import opening
 from runner.words import secrets
 
@@ -78,9 +78,15 @@ def _end_of_ray() -> Iterator[None]:
     session.disconnect()
 
 
+@pytest.fixture(autouse=True)
+def _ray_outlives_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that runs in the test's process would end the Ray that the next test wants, which takes seconds to start."""
+    monkeypatch.setattr(cli, "_leave_ray", lambda: None)
+
+
 @pytest.fixture
 def ray_session(_end_of_ray: None) -> None:
-    """One private Ray for the whole test run; started again if a command that ran in this process has ended it."""
+    """One private Ray for the whole test run."""
     from runner.modes import session
     from runner.types import RayOptions
 
