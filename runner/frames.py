@@ -76,7 +76,9 @@ def predictions(sink: Sink) -> pa.Table:
     import pyarrow as pa
 
     if not isinstance(sink, Parts):
-        raise RuntimeError(f"the predictions in {type(sink).__name__} can only be read with what it was made for")
+        raise RuntimeError(
+            f"the predictions are no files: {type(sink).__name__} wrote them, read them from where it did"
+        )
 
     source = Files(
         sink.records.root, sink.format, partitioning=None, storage_options=sink.storage_options, allow_empty=True

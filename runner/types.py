@@ -760,7 +760,10 @@ class Store(Protocol):
         """Delete a name; none is fine."""
 
     def publish(self, name: str) -> AbstractContextManager[Publication]:
-        """A file to write that appears under its name, replacing what was there, only when the block ends well."""
+        """A file to write that appears under its name, replacing what was there, only when the block ends well.
+
+        Right before it appears, `runner.storage.publishing.confirm` is called: what that raises keeps it back.
+        """
 
     def replace(self, name: str, data: bytes) -> None:
         """Publish these bytes."""

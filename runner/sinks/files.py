@@ -17,7 +17,7 @@ from runner.sinks import formats
 from runner.storage.folder import Folder
 from runner.storage.locations import absolute
 from runner.storage.parallel import map_in_threads
-from runner.storage.transience import is_of_storage, is_transient
+from runner.storage.transience import is_of_storage, is_transient, retrying
 from runner.types import SaveMode, Shard, Sink, Written
 from runner.words.exceptions import told
 
@@ -90,8 +90,8 @@ class Files(Sink):
 
     def part(self, shard: Shard) -> str:
         """Path of the shard's part below the folder."""
-        folder = shard.folder if self.layout == "like_source" else ""
-        return posixpath.join(folder, f"{shard.name}.{self.format}")
+        name = f"{shard.name}.{self.format}"
+        return posixpath.join(shard.folder, name) if self.layout == "like_source" else name
 
     def settings(self) -> Mapping[str, Any]:
         """What changes the bytes or the names of parts."""
@@ -142,11 +142,14 @@ class Files(Sink):
             ValueError: It is damaged.
         """
         try:
-            with self._opened(self.part(shard), size) as file:
-                checksum, stored = hashlib.file_digest(file, "sha256").hexdigest(), file.seek(0, os.SEEK_END)
-                return Written(stored, f"sha256:{checksum}", self._count_rows(file))
+            return retrying(lambda: self._examine(self.part(shard), size))
         except FileNotFoundError:
             return None
+
+    def _examine(self, name: str, size: int | None) -> Written:
+        with self._opened(name, size) as file:
+            checksum, stored = hashlib.file_digest(file, "sha256").hexdigest(), file.seek(0, os.SEEK_END)
+            return Written(stored, f"sha256:{checksum}", self._count_rows(file))
 
     @contextlib.contextmanager
     def _opened(self, name: str, size: int | None) -> Iterator[Any]:

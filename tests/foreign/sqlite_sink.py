@@ -19,12 +19,8 @@ from runner.types import SaveMode, Shard, Sink, Written
 
 FILE = "_predictions.db"  # among the records, where a name that begins with _ is nobody else's
 TYPES = {
-    pa.int8(): "INTEGER",
-    pa.int16(): "INTEGER",
-    pa.int32(): "INTEGER",
-    pa.int64(): "INTEGER",
-    pa.float32(): "REAL",
-    pa.float64(): "REAL",
+    **dict.fromkeys([pa.int8(), pa.int16(), pa.int32(), pa.int64()], "INTEGER"),
+    **dict.fromkeys([pa.float32(), pa.float64()], "REAL"),
     pa.string(): "TEXT",
     pa.binary(): "BLOB",
 }
@@ -33,7 +29,7 @@ PATIENCE_SECONDS = 60.0  # in which other writers must be done
 
 @dataclass(frozen=True)
 class SqliteTable(Sink):
-    """The table `predictions` of a database, in which `_part` tells the part of each row.
+    """The table `predictions` of a database, in which `_part` tells the part of each row. SQLite stores a NaN as null.
 
     Attributes:
         path: A folder for the database and the records.
@@ -91,16 +87,16 @@ class SqliteTable(Sink):
                     db.execute("DELETE FROM predictions WHERE _part = ?", (shard.id,))
                     db.execute("INSERT INTO predictions SELECT * FROM gathered ORDER BY rowid")
                     confirm()
-            except sqlite3.IntegrityError:  # another worker was first: its part is as good as this one
-                found = self.examine(shard)
-                if found is None:
+            except sqlite3.IntegrityError:  # by the key of `parts`: another worker was first, and its part is as good
+                first = self.examine(shard)
+                if first is None:
                     raise
-                return found
+                return first
         return written
 
     def examine(self, shard: Shard, size: int | None = None) -> Written | None:
         """Read the rows, which must be those of the mark."""
-        mark = self._marks().get(shard.id)
+        mark = self._marks("WHERE shard = ?", shard.id).get(shard.id)
         if mark is None:
             return None
         with self._open() as db:
@@ -123,12 +119,12 @@ class SqliteTable(Sink):
 
     # ------------------------------------------------ the database
 
-    def _marks(self) -> dict[str, Written]:
+    def _marks(self, which: str = "", *values: str) -> dict[str, Written]:
         """By the shard's id; nothing is created to find out."""
         if not Path(self.path, FILE).exists():
             return {}
         with self._open() as db:
-            found = db.execute("SELECT shard, bytes, checksum, rows FROM parts")
+            found = db.execute(f"SELECT shard, bytes, checksum, rows FROM parts {which}", values)
             return {shard: Written(*mark) for shard, *mark in found}
 
     @contextmanager
@@ -153,10 +149,10 @@ class SqliteTable(Sink):
 
 @contextmanager
 def _committing(db: sqlite3.Connection) -> Iterator[None]:
-    """All of it, or nothing; an error closes the connection, which takes everything back."""
-    db.execute("BEGIN IMMEDIATE")
-    yield
-    db.execute("COMMIT")
+    """All of the block, or nothing of it."""
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
 
 
 def _columns(schema: pa.Schema) -> str:

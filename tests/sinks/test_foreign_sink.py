@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Runs
 from foreign.sqlite_sink import FILE, SqliteTable
+from servers import S3Server
 from sinks.test_sink_formats import FORMATS
 from test_job import job as job_of_files
 from test_job import manifest, write_input
@@ -83,6 +85,11 @@ def test_files_keep_the_promises(tmp_path: Path, fmt: FormatName, layout: Any) -
 
 def test_files_in_memory_keep_the_promises(tmp_path: Path) -> None:
     check_sink(lambda: Files("parquet", f"memory:/{tmp_path}"))
+
+
+def test_files_on_s3_keep_the_promises(s3: S3Server) -> None:
+    path = f"s3://{s3.bucket}/{uuid4().hex}"
+    check_sink(lambda: Files("jsonl", path, storage_options=s3.storage_options))
 
 
 def test_a_sink_of_somebody_else_keeps_the_promises(tmp_path: Path) -> None:
@@ -167,7 +174,7 @@ def test_a_broken_promise_is_named(tmp_path: Path, how: str, message: str) -> No
 def test_a_method_that_is_missing_is_named(tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     with pytest.raises(ConfigError, match=r"abstract class Partial .*committed.*examine.*remove"):
-        run(job(tmp_path, **{"sink._target_": "foreign.sinks_gone_wrong.Partial", "mode": "inline"}))
+        run(job(tmp_path, **{"sink._target_": "foreign.more_sinks.Partial", "mode": "inline"}))
 
 
 # ---------------------------------------------------------------- one part
@@ -226,12 +233,12 @@ def test_a_large_part_is_examined_piece_by_piece(tmp_path: Path, monkeypatch: py
 def test_a_sink_that_lost_rows_is_told(tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     with pytest.raises(JobFailed, match="tells of 24 rows in it, and 25 were predicted"):
-        run(job(tmp_path, mode="inline", **{"sink._target_": "foreign.sinks_gone_wrong.Losing"}))
+        run(job(tmp_path, mode="inline", **{"sink._target_": "foreign.more_sinks.Losing"}))
 
 
 def test_an_error_of_predicting_keeps_its_kind_however_the_sink_wraps_it(tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    more = {"sink._target_": "foreign.sinks_gone_wrong.Wrapping", "model.value": 80, "mode": "inline"}
+    more = {"sink._target_": "foreign.more_sinks.Wrapping", "model.value": 80, "mode": "inline"}
     with pytest.raises(JobFailed, match="cannot predict 80") as failed:
         run(job(tmp_path, "failing_on", **more))
     assert "database" not in str(failed.value)
@@ -298,6 +305,31 @@ def test_an_output_is_replaced_also_by_one_with_other_columns(tmp_path: Path) ->
     assert rows(tmp_path, "SELECT x FROM predictions ORDER BY x") == list(range(100))
     with pytest.raises(SinkRefused, match="not empty"):
         run(job(tmp_path, **kept, **{"sink.save_mode": "error"}))
+
+
+def test_plans_are_published_between_manifest_and_success_also_after_a_failure(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    given = job(
+        tmp_path, mode="inline", **{"sink._target_": "foreign.more_sinks.Publishing", "sink.save_mode": "append"}
+    )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/_closed").touch()
+    with pytest.raises(Incomplete, match="the catalog does not answer"):
+        run(given)
+    (tmp_path / "out/_closed").unlink()
+    assert run(given).committed == 0
+    run(given)
+    write_input(tmp_path / "in", files=1, first=4)
+    run(given)
+    published = [json.loads(line) for line in (tmp_path / "out/_published").read_text().splitlines()]
+    assert published == [[0, [25] * 4], [0, [25] * 4], [1, [25]]]
+
+
+def test_predictions_that_are_no_files_are_read_elsewhere(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    report = run(job(tmp_path, mode="inline"))
+    with pytest.raises(RuntimeError, match="the predictions are no files: SqliteTable wrote them"):
+        report.to_arrow()
 
 
 def test_bad_rows_go_to_quarantine_beside_the_database(tmp_path: Path) -> None:
