@@ -239,6 +239,24 @@ def test_a_package_that_is_not_installed(
     assert said not in capsys.readouterr().err
 
 
+NO_MODEL = "predict.columns (of model=taxi, since no model was chosen; choose one with model=...): there is no column 'passenger_count' in "
+
+
+@pytest.mark.parametrize("more", [(), ("batch_size=0",), ("-m", "sink.path=o1,o2")], ids=str)
+def test_own_data_without_a_model(more: tuple[str, ...], place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo's model is the default, and asks for the demo's columns."""
+    (place / "own.csv").write_text("age\n1\n")
+    assert main(["source.path=own.csv", "mode=inline", *more]) == 2
+    assert told(capsys.readouterr().err)[-1] == f"{NO_MODEL}{place}/own.csv; it has age"
+
+
+@pytest.mark.parametrize("chosen", ["model=taxi", "model.payload_bytes=1", "job=classic_tasks"])
+def test_own_data_with_the_demos_model(chosen: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "own.csv").write_text("age\n1\n")
+    assert main(["source.path=own.csv", "mode=inline", chosen]) == 2
+    assert NO_MODEL not in capsys.readouterr().err
+
+
 def test_a_presets_own_loader_wins_over_a_chosen_option(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "conf/job/own.yaml").write_text("# @package _global_\nmodel: {_target_: models.ours.load}\n")
     assert main([*DATA, "--config-dir=conf", "job=own", "model=sklearn", "model.path=m.joblib"]) == 2

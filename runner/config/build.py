@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config import crosscheck
 from runner.config.check import nearest
-from runner.config.composition import chosen
+from runner.config.composition import chosen, nobody_chose
 from runner.config.explain import WITHOUT_PACKAGE
 from runner.config.foreign import NOT_ROWS
 from runner.config.from_python import loader_of
@@ -101,6 +101,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     job = replace(
         job,
         config=redacted(raw),
+        columns_key=_columns_key(),
         references=environment_references(raw, values),
         sink_path=parts.sink_path,
         command=command,
@@ -135,6 +136,13 @@ def _lost_presets(raw: Mapping[str, Any]) -> list[str]:
     return [f"job={names}: {WITHOUT_PACKAGE}"]
 
 
+def _columns_key() -> str:
+    """What asks for the columns of `predict.columns`: perhaps only the model that nobody chose, whose data is another."""
+    if not nobody_chose("model", "predict.columns"):
+        return "predict.columns"
+    return f"predict.columns (of model={chosen('model')}, since no model was chosen; choose one with model=...)"
+
+
 def _literal(key: str) -> str:
     return f"{key}: a credential does not belong in a config; give ${{oc.env:NAME}} and set NAME in the environment"
 
@@ -165,7 +173,7 @@ def _data_problems(parts: Parts) -> list[str]:
     if source is None or not path or holds_password(path):  # the demo's data would be made up first
         return []
     try:
-        source.tolerant().inspect(source.inputs()[:1], crosscheck.needed(parts.values))
+        source.tolerant().inspect(source.inputs()[:1], crosscheck.needed(parts.values, _columns_key()))
     except ConfigError as error:
         return [f"source.path={each}" if begins_with_path(each, path) else each for each in error.problems]
     except Exception:  # the config's own problems are the ones that matter now

@@ -156,6 +156,21 @@ def chosen(group: str) -> str:
     return typed[-1] if typed else str(HydraConfig.get().runtime.choices.get(group) or "")
 
 
+def nobody_chose(group: str, key: str) -> bool:
+    """Whether a group has the option of our own `config.yaml`, and neither a preset nor what was typed says anything of it or of a key.
+
+    Args:
+        group: The group.
+        key: A key that the option sets elsewhere.
+    """
+    if not HydraConfig.initialized():
+        return False
+    config = HydraConfig.get()
+    typed = {override.lstrip("+~").partition("=")[0] for override in task_overrides(config)}
+    theirs = config.job.config_name != "config" or chosen("job") not in ("", "none")
+    return not theirs and not any(each == key or each.partition(".")[0] == group for each in typed)
+
+
 def option_file(group: str) -> Path | None:
     """The file of the chosen option of a group, wherever it lies; `None` if that cannot be known."""
     if not HydraConfig.initialized():

@@ -45,13 +45,18 @@ def check(parts: Parts, *, sweep: bool) -> list[str]:
     return [*notes, *(asked if sweep else []), *(each for each in idle if each not in gpus)]
 
 
-def needed(values: Mapping[str, Any]) -> dict[str, str] | None:
-    """The columns that are read, each with the key that asks for it; `None` for all, or where a key is wrong."""
+def needed(values: Mapping[str, Any], columns_key: str) -> dict[str, str] | None:
+    """The columns that are read, each with the key that asks for it; `None` for all, or where a key is wrong.
+
+    Args:
+        values: The config as plain data.
+        columns_key: What asks for those of `predict.columns`.
+    """
     asked, kept = at(values, "predict", "columns"), at(values, "sink", "keep_columns")
     if not _are_texts(asked):
         return None
     kept = kept if _are_texts(kept) else []
-    return {**dict.fromkeys(kept, "sink.keep_columns"), **dict.fromkeys(asked, "predict.columns")}
+    return {**dict.fromkeys(kept, "sink.keep_columns"), **dict.fromkeys(asked, columns_key)}
 
 
 # ---------------------------------------------------------------- columns

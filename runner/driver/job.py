@@ -24,6 +24,7 @@ class Job:
         config: The resolved config, redacted, for the records.
         sink_path: The sink's path as it was given, `None` if it was not.
         command: What continues this job, for people.
+        columns_key: What asks for the columns of `predict.columns`, for people.
     """
 
     source: Source
@@ -41,6 +42,7 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)
     sink_path: str | None = None
     command: str | None = None
+    columns_key: str = "predict.columns"
 
     @property
     def num_threads(self) -> int:

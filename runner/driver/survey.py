@@ -164,7 +164,7 @@ def needed_columns(job: Job) -> dict[str, str] | None:
 
 def _named_columns(job: Job) -> dict[str, str]:
     """The columns that the config names, each with its key."""
-    asked = dict.fromkeys(job.predict.columns or (), "predict.columns")
+    asked = dict.fromkeys(job.predict.columns or (), job.columns_key)
     renamed = dict.fromkeys(job.predict.rename, "predict.rename")
     kept = dict.fromkeys(job.sink.keep_columns if job.sink.keep_columns != "all" else (), "sink.keep_columns")
     return {**kept, **renamed, **asked}
