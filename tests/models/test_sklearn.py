@@ -21,6 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from models.sklearn import load
+from runner.testing import check_loader
+from runner.types import BatchKind
 
 FRAME = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": [1.0, 0.0, 1.0, 0.0], "note": list("wxyz")})
 KINDS: dict[str, Any] = {
@@ -187,3 +189,12 @@ def test_probabilities_of_several_targets_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named_by_its_key(uri: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"model.path={uri}: there is no such file"):
         load(uri)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "numpy"])
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+def test_it_keeps_the_promises_of_a_loader(
+    classifier: LogisticRegression, tmp_path: Path, kind: BatchKind, method: Any
+) -> None:
+    path = saved(classifier, tmp_path / "m.joblib")
+    check_loader(lambda: load(path, method=method, columns=["a", "b"]), FRAME[["a", "b"]], kind=kind)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from models.taxi import load
+from runner.testing import check_loader
 
 
 def test_scores_whether_the_number_of_passengers_is_even() -> None:
@@ -39,3 +41,9 @@ def test_the_payload_travels_with_every_copy_and_can_be_shared() -> None:
     assert sum(buffer.raw().nbytes for buffer in buffers) == 1_000_000
     again = pickle.loads(small, buffers=buffers)
     assert again(pd.DataFrame({"passenger_count": [2, 1]}))["score"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("payload_bytes", [0, 1_000])
+def test_it_keeps_the_promises_of_a_loader(payload_bytes: int) -> None:
+    batch = pd.DataFrame({"passenger_count": np.array([0, 1, 2, 3, 6], "int8")})
+    check_loader(partial(load, payload_bytes=payload_bytes), batch)

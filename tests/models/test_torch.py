@@ -20,6 +20,8 @@ from torch import nn
 
 from models import torch as loader
 from models.torch import load
+from runner.testing import check_loader
+from runner.types import BatchKind
 
 HERE = __name__
 ROWS = {"a": [1.0, 2.0, 3.0], "b": [10, 20, 30], "unused": ["x", "y", "z"]}
@@ -567,3 +569,9 @@ def test_a_compiled_module_predicts_the_same_also_where_it_arrives(
 def test_pinned_memory_is_for_gpus_alone() -> None:
     predict = load(module=f"{HERE}.Net", columns=["a", "b"], device="cpu", pin_memory=True)
     assert predict(KINDS["numpy"](ROWS))["prediction"].tolist() == [11.0, 22.0, 33.0]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "numpy", "torch"])
+def test_it_keeps_the_promises_of_a_loader(kind: BatchKind) -> None:
+    rows = pa.table({name: ROWS[name] for name in ("a", "b")})
+    check_loader(lambda: load(module=f"{HERE}.Net", module_args={"width": 2}, columns=["a", "b"]), rows, kind=kind)
