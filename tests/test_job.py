@@ -23,7 +23,7 @@ from runner.driver.opening import survey_of
 from runner.modes.actors import Actors
 from runner.modes.processes import ProcessPool
 from runner.modes.tasks import Tasks
-from runner.predictor.shipping import MOMENT, Shipper
+from runner.predictor.shipping import MOMENT_SECONDS, Shipper
 from runner.process.signals import Signals
 from runner.types import RayOptions, Resources, Setup
 
@@ -700,7 +700,7 @@ def test_a_model_that_is_not_needed_is_not_loaded_while_a_listing_takes_long(
     look = survey_of
 
     def slowly(*arguments: Any) -> Any:
-        time.sleep(2 * MOMENT)
+        time.sleep(2 * MOMENT_SECONDS)
         return look(*arguments)
 
     monkeypatch.setattr("runner.job.survey_of", slowly)

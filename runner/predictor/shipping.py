@@ -21,7 +21,7 @@ from runner.process.signals import raise_as_error
 from runner.process.threads import limit_threads
 from runner.types import Predictor, Vitals
 
-MOMENT = 1.0  # seconds
+MOMENT_SECONDS = 1.0  # in which most inputs are looked at
 
 
 def loaded(load: Callable[[], Predictor]) -> Predictor:
@@ -57,8 +57,8 @@ class Shipment:
     load_seconds: float = 0.0
 
 
-def nobody_asked(_: float | None) -> None:
-    """A model is loaded for whatever input."""
+def always_needed(_: float | None) -> None:
+    """The model is needed, whatever the input is."""
 
 
 class Shipper:
@@ -74,7 +74,7 @@ class Shipper:
         load: Callable[[], Predictor],
         *,
         on_driver: bool,
-        needed: Callable[[float | None], None] = nobody_asked,
+        needed: Callable[[float | None], None] = always_needed,
         during: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Take the loader; nothing is loaded yet.
@@ -82,8 +82,8 @@ class Shipper:
         Args:
             load: The loader.
             on_driver: Whether it runs here.
-            needed: Raises what makes the model needless: an input that cannot be used, or that has been predicted. Waits so many
-                seconds at most for that to be known, or with `None` until it is.
+            needed: Raises an error if the model is not needed: the input cannot be used, or has been predicted already. It waits at most
+                this many seconds until that is known, or with `None` for as long as it takes.
             during: Returns a context in which people see what is being done.
         """
         self.load, self.on_driver, self._needed, self._during = partial(loaded, load), on_driver, needed, during
@@ -91,8 +91,8 @@ class Shipper:
         self._seconds = 0.0
 
     def begin(self) -> None:
-        """Start to load on the driver, beside whatever it does next; after a moment, in which most inputs have been looked at."""
-        self._needed(MOMENT)
+        """Start to load on the driver, in the background; a moment is waited first, in which most inputs have been looked at."""
+        self._needed(MOMENT_SECONDS)
         if self.on_driver and self._coming is None:
             self._coming = background(self._load)
 
@@ -124,7 +124,7 @@ class Shipper:
         return self._coming is not None and self._coming.done() and self._coming.exception() is error
 
     def packed(self) -> Parcel:
-        """A `Shipment` for the workers; a predictor is theirs from now on, and this process lets go of it.
+        """A `Shipment` for the workers. This process then lets go of the predictor.
 
         Raises:
             ConfigError: It cannot be pickled.
@@ -147,20 +147,25 @@ class Shipper:
         return pickle.dumps((True, self.load))
 
     def vitals(self) -> Vitals:
-        """How this process bears the model."""
+        """What the model costs this process."""
         return Vitals(private_bytes=private_bytes(), load_seconds=self._seconds)
 
 
 class Delivered:
-    """The model in a worker process: unpacked and, if it is a loader that came, loaded, at first use."""
+    """The model in a worker process. It is unpacked at its first use; if the loader was sent, the model is loaded then."""
 
     def __init__(self, arrival: Callable[[], Parcel], num_threads: int) -> None:
-        """Take what gives the parcel, as it was sent each time, and the threads for native pools."""
+        """Nothing is unpacked yet.
+
+        Args:
+            arrival: Returns the parcel as it was sent, each time anew.
+            num_threads: For the thread pools of native libraries.
+        """
         self._arrival, self._num_threads = arrival, num_threads
         self._parcel: Parcel | None = None
         self._predictor: Predictor | None = None
         self._vitals = Vitals()
-        self._looked_at = 0
+        self._private_before = 0
 
     def obtain(self) -> LocalCaller:
         """What calls the predictor, which is unpacked or loaded once.
@@ -181,7 +186,7 @@ class Delivered:
         if shipment.is_loader:
             self._vitals = Vitals(load_seconds=seconds)
             return
-        self._parcel, self._looked_at = parcel, private_bytes() or 0
+        self._parcel, self._private_before = parcel, private_bytes() or 0
         self._vitals = Vitals(
             model_bytes=parcel.size, load_seconds=shipment.load_seconds, copied=parcel.mapping is None
         )
@@ -192,13 +197,13 @@ class Delivered:
         return weights.portable((shipment.is_loader, shipment.held))
 
     def vitals(self) -> Vitals:
-        """How this process bears the model now.
+        """What the model costs this process now.
 
-        Pages that it has written to are only counted when its private memory has grown by as much as is worth telling:
-        the count reads an entry for each page of the model.
+        The pages that this process has written to are counted only after its private memory has grown by an amount that is worth telling:
+        counting reads an entry for each page of the model.
         """
         private = private_bytes()
-        if self._parcel is not None and (private or 0) - self._looked_at >= self._vitals.worth_telling > 0:
-            self._looked_at = private or 0
+        if self._parcel is not None and (private or 0) - self._private_before >= self._vitals.worth_telling > 0:
+            self._private_before = private or 0
             self._vitals = replace(self._vitals, written_bytes=self._parcel.written())
         return replace(self._vitals, private_bytes=private)

@@ -1,12 +1,13 @@
-"""One copy of a model for all processes of a machine: mapped by each, private to whoever writes.
+"""One copy of a model for all processes of a machine: each process maps it, and a process that writes to it gets its own pages.
 
-A model is packed once: its pickle, and beside it every big buffer as it lies in memory (pickle protocol 5): arrays of numpy and what
-pickles like them, and the storages of torch's CPU tensors, so that tied weights and views stay what they are. What unpacks
-it refers to these buffers and copies none. The memory is mapped copy-on-write, both a file of our own and an object in Ray's
-store: a process that writes to its weights gets pages of its own from the kernel, and nobody else sees them.
+A model is packed once. The result is its pickle and, beside it, every big buffer as it lies in memory (pickle protocol 5): the arrays of
+NumPy and of what pickles like them, and the storages of torch's CPU tensors. Tied weights and views therefore stay what they are. The
+model that is unpacked refers to these buffers, and no buffer is copied. The memory is mapped copy-on-write, whether it is a file of our own
+or an object in Ray's store: when a process writes to its weights, the kernel gives it its own copy of those pages, and no other process
+sees the change.
 
-Not shared: tensors on other devices, TorchScript modules (torch saves and loads these itself), and objects that copy
-what they are given into memory of their own, as scikit-learn's forests do.
+These are not shared: tensors on other devices, TorchScript modules (torch saves and loads these itself), and objects that copy what they
+are given into memory of their own, as scikit-learn's forests do.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-ALIGNMENT = 64  # bytes: as torch allocates; kernels may round differently elsewhere
+ALIGNMENT_BYTES = 64  # as torch allocates memory; with another alignment its kernels may round differently
 NUMBER = struct.Struct("<Q")
 
 
@@ -48,16 +49,16 @@ class Parcel:
 
     @property
     def size(self) -> int:
-        """Bytes in all."""
+        """The size of all buffers in bytes."""
         return sum(buffer.nbytes for buffer in self.buffers)
 
     def unpack(self) -> Any:
-        """The value; what it writes to its buffers is written to this parcel's memory."""
+        """The value. Its buffers are the memory of this parcel: what it writes to them is written there."""
         body, *others = self.buffers
         return pickle.loads(body, buffers=others)
 
     def written(self) -> int:
-        """Bytes of the mapping that this process holds copies of because it wrote there; 0 where the system does not tell."""
+        """How many bytes of the mapping this process has copies of because it wrote there; 0 where the system does not tell."""
         if self.mapping is None:
             return 0
         with contextlib.suppress(OSError):
@@ -80,7 +81,7 @@ def pack(value: Any) -> Parcel:
 
 
 def portable(value: Any) -> bytes:
-    """A value as one pickle, for a process that shares nothing with this one."""
+    """A value as one pickle, for a process that shares no memory with this one."""
     return bytes(_pickled(value, None))
 
 
@@ -96,7 +97,7 @@ def _pickled(value: Any, keep: Callable[[pickle.PickleBuffer], Any] | None) -> m
 
 
 def _torch_reducers() -> dict[type, Callable[[Any], Any]]:
-    """How storages are pickled, to which tensors of every kind come down; those of another device as torch does it."""
+    """How the storages of torch are pickled: every kind of tensor is a view of one. Those on other devices go as torch does it."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return {}
@@ -122,11 +123,11 @@ def _reduce_untyped(storage: Any) -> Any:
 
 
 def _untyped(buffer: Any) -> Any:
-    """A storage over a writable buffer, which is copied only if it is not aligned as torch's own memory is."""
+    """A storage that uses a writable buffer; the buffer is copied only if it is not aligned as torch's own memory is."""
     import torch
 
     values = torch.frombuffer(buffer, dtype=torch.uint8) if len(buffer) else torch.empty(0, dtype=torch.uint8)
-    return (values.clone() if values.data_ptr() % ALIGNMENT else values).untyped_storage()
+    return (values.clone() if values.data_ptr() % ALIGNMENT_BYTES else values).untyped_storage()
 
 
 # ---------------------------------------------------------------- in a file
@@ -152,8 +153,10 @@ def load(number: int) -> Parcel:
 
 
 def _starts(sizes: Sequence[int], first: int) -> list[int]:
-    """Where buffers begin that lie one after the other, aligned, from `first` on; and where the next would."""
-    return list(accumulate((size + -size % ALIGNMENT for size in sizes), initial=first + -first % ALIGNMENT))
+    """Where each buffer begins, if they lie one after the other, aligned, from `first` on; and where the next one would."""
+    return list(
+        accumulate((size + -size % ALIGNMENT_BYTES for size in sizes), initial=first + -first % ALIGNMENT_BYTES)
+    )
 
 
 def _cut(memory: mmap.mmap, starts: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
@@ -162,19 +165,33 @@ def _cut(memory: mmap.mmap, starts: Sequence[int], sizes: Sequence[int]) -> list
 
 
 # ---------------------------------------------------------------- in memory that another process owns
+#
+# What: a worker of Ray sees the model in Ray's object store, which its parent (the raylet) owns and which the worker may only read. The
+# code below maps the same memory a second time, copy-on-write, so that the model may write to its own pages. It finds in
+# /proc/self/maps which file is mapped at the address of the buffers, looks in /proc/<parent>/fd for the descriptor of that file (same
+# device, same inode), opens it anew through that path, and maps it privately.
+#
+# Why not the plain way: Ray's own views are read-only, and many models write to themselves (statistics of a normalisation, caches,
+# torch's own checks for writable memory). Copying the weights would be safe, but each worker would then hold a copy of them. The
+# store's file cannot be opened by name: the raylet deletes its name right after it is created, so an open descriptor is the only way to
+# it.
+#
+# What would break it: another system than Linux (no /proc); a worker whose parent is not the raylet, or that may not read the raylet's
+# descriptors (another user, another container, a hardened kernel); a store that does not keep its memory in a file. Then `adopt` copies
+# the buffers, which is right but takes memory, and the summary says `copied`. The store may also use the memory for another object as
+# soon as nobody holds the first one: the mapping therefore keeps Ray's arrays alive (`kept`), and this must stay so.
 
 
 class _Mapping(mmap.mmap):
-    """A mapping that keeps alive what it maps: its owner might use the memory for something else."""
+    """A mapping that keeps alive what it maps: else the owner might use the memory for something else."""
 
     kept: Any = None
 
 
 def adopt(arrays: Sequence[Array]) -> Parcel:
-    """A parcel whose buffers arrived as arrays in memory that is shared and must not be written to, such as Ray's object store.
+    """A parcel made of arrays that lie in shared memory which must not be written to, such as Ray's object store.
 
-    That memory is mapped once more, copy-on-write. Where the system does not let this process do so (it takes Linux, and a parent,
-    Ray's raylet, that holds the memory as an open file), the buffers are copied.
+    That memory is mapped once more, copy-on-write. Where the system does not allow this, the buffers are copied.
     """
     with contextlib.suppress(OSError, LookupError, ValueError):
         return _mapped_again(arrays)
@@ -201,7 +218,7 @@ def _mapped_again(arrays: Sequence[Array]) -> Parcel:
 
 
 def _file_below(first: int, last: int) -> tuple[int, int]:
-    """The file that is mapped at these addresses, opened through this process's parent, and the offset of the first."""
+    """The file that is mapped at these addresses, opened through a descriptor of the parent, and the offset of the first address in it."""
     with open("/proc/self/maps") as lines:
         for line in lines:
             span, _, offset, device, node, *_ = line.split()
@@ -224,8 +241,11 @@ def _opened_by_parent(device: int, node: int) -> int:
 
 # ---------------------------------------------------------------- what it costs
 
-PRESENT, OF_A_FILE = 1 << 63, 1 << 61  # bits of a page's entry in /proc/self/pagemap
-ENTRY = 8
+# The kernel keeps an entry of 8 bytes for each page in /proc/self/pagemap. A page of a privately mapped file belongs to the file until
+# this process writes to it; then the kernel puts a copy in its place, which is present and no longer of a file. So these two bits count
+# the copies.
+PRESENT, OF_A_FILE = 1 << 63, 1 << 61
+ENTRY_BYTES = 8
 
 
 def _address(mapping: mmap.mmap) -> int:
@@ -235,11 +255,11 @@ def _address(mapping: mmap.mmap) -> int:
 
 
 def _private_pages(address: int, size: int) -> int:
-    """How many pages of a mapped file are this process's own by now."""
+    """How many pages of a mapped file this process has its own copy of by now."""
     import numpy as np
 
     count = -(-size // mmap.PAGESIZE)
     with open("/proc/self/pagemap", "rb", buffering=0) as table:
-        table.seek(address // mmap.PAGESIZE * ENTRY)
-        entries = np.frombuffer(table.read(count * ENTRY), np.uint64)
+        table.seek(address // mmap.PAGESIZE * ENTRY_BYTES)
+        entries = np.frombuffer(table.read(count * ENTRY_BYTES), np.uint64)
     return int(np.count_nonzero(entries & np.uint64(PRESENT | OF_A_FILE) == PRESENT))

@@ -1,4 +1,4 @@
-"""A model's columns against the data's: that they differ is told as such, once, and not as the fault of a row."""
+"""The columns of a model compared with those of the data: a difference is reported once, as what it is, and not as the fault of a row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WrongColumns(ValueError):
 
 
 def compared(wanted: Sequence[str], given: Sequence[str]) -> str:
-    """What is missing, what is there beside it, and how to give the columns the names that the model wants."""
+    """A text that says which columns are missing, which are there instead, and how to give them the names that the model wants."""
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
     pairs = {near: name for name in reversed(missing) if (near := _nearest(name, extra))}
@@ -38,7 +38,7 @@ def compared(wanted: Sequence[str], given: Sequence[str]) -> str:
 
 
 def _nearest(name: str, there: Sequence[str]) -> str | None:
-    """What a model may have renamed: LightGBM and others put underscores in place of special characters."""
+    """The column that the model may mean: LightGBM and others put underscores in place of special characters."""
     same = [each for each in there if _plain(each) == _plain(name)]
     return next(iter(same or get_close_matches(name, there, 1, 0.75)), None)
 
@@ -56,7 +56,7 @@ def _listed(what: str, names: Sequence[str]) -> list[str]:
 
 
 def _delimiter(given: Sequence[str]) -> list[str]:
-    """One column whose name holds what separates columns elsewhere."""
+    """A hint, if there is only one column and its name holds a character that separates columns in other files."""
     found = [mark for mark in (";", "\t", "|") if len(given) == 1 and mark in given[0]]
     return [f"  a CSV file with another delimiter? give source.delimiter={mark!r}" for mark in found[:1]]
 

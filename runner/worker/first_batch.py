@@ -1,8 +1,8 @@
 """The first batch of a shard, kept between the call that learns from it and the call that commits its shard.
 
-The output schema comes from a first batch, before any part can be written. Predicting is what costs, so that batch is not predicted
-again: the worker that predicts it keeps what it got in a file of the run, and whichever worker later predicts the shard takes it from
-there. Predictions do not pass through the driver. The file is a convenience: where it cannot be read, or is not of these rows, the
+The output schema comes from a first batch, before any part can be written. Predicting is expensive, so that batch is not predicted
+again: the worker that predicts it keeps the result in a file of the run, and the worker that later predicts the shard takes it from
+there. Predictions do not pass through the driver. Nothing depends on the file: where it cannot be read, or is not of these rows, the
 batch is predicted anew. It is deleted when the run ends, and no other run reads it.
 """
 
@@ -41,10 +41,10 @@ def keep(store: Store, run: str, shard: str, batches: Sequence[tuple[int, Sifted
     """
     import pyarrow as pa
 
-    told = [[rows, [_words(each) for each in sifted.bad]] for rows, sifted in batches]
+    said = [[rows, [_words(each) for each in sifted.bad]] for rows, sifted in batches]
     last = batches[-1][1]
     predictions = last.predictions if last.batch.num_rows else pa.table({})
-    table = predictions.replace_schema_metadata({BATCHES: json.dumps(told)})
+    table = predictions.replace_schema_metadata({BATCHES: json.dumps(said)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -52,7 +52,7 @@ def keep(store: Store, run: str, shard: str, batches: Sequence[tuple[int, Sifted
 
 
 class Kept:
-    """What was kept of a shard, handed out batch by batch in their order."""
+    """What was kept of a shard. It is handed out batch by batch, in their order."""
 
     def __init__(self, batches: Sequence[tuple[int, list[Guilty]]] = (), predictions: Any = None) -> None:
         """Take for each batch its rows and its bad ones, and the predictions of the last one's good rows, as an Arrow table."""
@@ -60,13 +60,13 @@ class Kept:
 
     @classmethod
     def read(cls, store: Store, run: str, shard: str) -> Kept:
-        """What there is; nothing where it cannot be read."""
+        """What was kept; nothing where that cannot be read."""
         import pyarrow as pa
 
         try:
             table = pa.ipc.open_file(store.read(file_name(run, shard)) or b"").read_all()
-            told = json.loads(table.schema.metadata[BATCHES])
-            batches = [(rows, [Guilty(row, _raised(*words)) for row, *words in bad]) for rows, bad in told]
+            said = json.loads(table.schema.metadata[BATCHES])
+            batches = [(rows, [Guilty(row, _raised(*words)) for row, *words in bad]) for rows, bad in said]
         except Exception:  # whatever is wrong with it: predicting anew is always right
             return cls()
         return cls(batches, table.replace_schema_metadata(None))

@@ -13,7 +13,7 @@ from runner.worker.trouble import Trouble, in_one_line
 
 @contextlib.contextmanager
 def held(model: Model, care: Care) -> Iterator[Caller]:
-    """What calls the predictor; that is in a process of its own where something may kill it.
+    """What calls the predictor. The predictor is in a process of its own if something in the shard may kill that process.
 
     Raises:
         Trouble: It cannot be loaded.
