@@ -125,7 +125,10 @@ def test_presets_are_shown_as_they_are(name: str) -> None:
 # ---------------------------------------------------------------- kinds of one's own
 
 
-@pytest.mark.parametrize("file", ["scaling.py", "sqlite_rows.py", "sqlite_sink.py", "threads.py"])
+@pytest.mark.parametrize(
+    "file",
+    ["scaling.py", "sqlite_rows.py", "sqlite_sink.py", "threads.py", "lengths.py", "moods.py", "endpoint.py"],
+)
 def test_kinds_of_ones_own_are_shown_as_they_are_tested(file: str) -> None:
     assert (
         f"```python\n{(ROOT / 'tests/foreign' / file).read_text()}```" in (ROOT / "docs" / "extending.md").read_text()
