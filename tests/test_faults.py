@@ -199,6 +199,7 @@ def _end_soon(pids: set[int]) -> bool:
 # ---------------------------------------------------------------- actors that do not come up, or cannot be reached
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_actors_that_never_come_up_end_in_an_error(tmp_path: Path) -> None:
     import ray

@@ -147,6 +147,7 @@ def test_packing_copies_no_weights() -> None:
 
 
 @LINUX
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_weights_stay_in_rays_store_until_somebody_writes(kind: str) -> None:
