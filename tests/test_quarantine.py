@@ -387,7 +387,7 @@ def test_another_column_that_is_not_what_the_first_block_told(tmp_path: Path, ki
     from runner.sources import text
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "BLOCK", 100)
+        patch.setattr(text, "BLOCK_BYTES", 100)
         run(config)
     [row] = quarantined(tmp_path).to_pylist()
     assert (row["x"], row["_row"], row["_raw"]) == (3, 50, last)

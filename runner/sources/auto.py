@@ -1,4 +1,4 @@
-"""The source that needs no choice: the demo's data, or files by their extension once a path is given."""
+"""The default source: the demo's data without a path, else files in the format that their extension names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def choose(
     delimiter: str = ",",
     column_types: dict[str, str] | None = None,
 ) -> Taxi | Files:
-    """The demo's taxi rides without a `path`, else files: of `format`, or what the extension says, or Parquet.
+    """Return the demo's taxi rides if there is no `path`, else files in `format`, or as their extension says, or as Parquet.
 
     Args:
         path: As in every source of files.
@@ -47,7 +47,7 @@ def choose(
         column_types: Of CSV.
 
     Raises:
-        ValueError: A format of nothing.
+        ValueError: A format was given without a path.
     """
     if path is None:
         if format is not None:
@@ -67,7 +67,7 @@ def choose(
 
 
 def by_extension(path: str | list[str]) -> FormatName:
-    """The format that the first entry's extension names, `.csv.gz` included; Parquet where there is none."""
+    """Return the format that the first entry's extension names, also within `.csv.gz`; Parquet if it names none."""
     first = path if isinstance(path, str) else next(iter(path), "")
     suffixes = reversed(PurePosixPath(first).suffixes[-2:])
     return next((EXTENSIONS[suffix] for suffix in suffixes if suffix in EXTENSIONS), "parquet")

@@ -1,4 +1,4 @@
-"""The demo's source: taxi rides that are made up on first use and then read like any files."""
+"""The demo's source: taxi rides that are generated on first use, and then read like any other files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Line:
-    """One line on stderr that moves on a terminal, and is said once elsewhere."""
+    """A line of progress on stderr: it is overwritten on a terminal, and printed once elsewhere."""
 
     def __init__(self, ending: str) -> None:
         self._ending, self._said = ending, False
@@ -64,7 +64,7 @@ class Taxi(Source):
         return self._files.settings()
 
     def inputs(self) -> list[Input]:
-        """All twelve, generated if they are missing."""
+        """List all twelve files; missing ones are generated first."""
         folder = Path(str(self._files.path))
         taxi.ensure(folder, _Line(f"in {folder}, once"))
         return self._files.inputs()

@@ -1,4 +1,4 @@
-"""Files on any fsspec storage, in any format that pyarrow reads."""
+"""The source `Files`: files on any fsspec storage, in any format that pyarrow reads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from runner.errors import ConfigError, Incomplete
 from runner.sources import partitions
+from runner.sources.csv_text import Csv
 from runner.sources.filters import filter_columns, filter_expression
-from runner.sources.formats import Arrow, Format, FormatName, Look, Orc
+from runner.sources.formats import Arrow, FileContents, Format, FormatName, Orc
+from runner.sources.json_lines import Jsonl
 from runner.sources.listing import is_parent_missing, list_entries, nearest_existing, without_duplicates
-from runner.sources.opening import opened
+from runner.sources.opening import open_stored
 from runner.sources.parquet import Parquet
-from runner.sources.reader import FilesReader, remedy
-from runner.sources.schemas import Shared, shortened
+from runner.sources.reader import FilesReader, skip_hint
+from runner.sources.schemas import SharedSchema, first_problems
 from runner.sources.signature import HEAD, OWN, hint
-from runner.sources.text import Csv, Jsonl
 from runner.storage.locations import absolute
 from runner.storage.parallel import map_in_threads
 from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
@@ -37,7 +38,7 @@ ALLOWED = "(source.allow_empty=true makes an empty input a success)"
 
 @dataclass(frozen=True)
 class Files(Source):
-    """Files of one format.
+    """A source that reads files of one format.
 
     Attributes:
         path: A URI, a glob, a folder, or a list of them.
@@ -65,45 +66,45 @@ class Files(Source):
     _tolerant: ClassVar[bool] = False
 
     def tolerant(self) -> Files:
-        """The same, except that a row of text that cannot be parsed does not refuse its file."""
+        """Return the same source, except that a row of text that cannot be parsed does not make its file an error."""
         other = copy.copy(self)
         vars(other)["_tolerant"] = True
         return other
 
     @property
     def filtered(self) -> bool:
-        """Whether `filters` leave out rows."""
+        """Return whether `filters` may leave out rows."""
         return bool(self.filters)
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides which rows there are and what they hold, as far as it is not at its default.
+        """Return the arguments that decide which rows there are and what they hold, without those at their default.
 
-        Not where the files lie and how they are reached: the recorded plan knows the files. Nor their format: a file can
-        be read in one only.
+        Where the files are and how they are reached is not among them: the recorded plan lists the files. Nor is their format: a file
+        can be read in one format only.
         """
         return {"filters": self.filters, **given(self, NOT_VALUES)}
 
     def inputs(self) -> list[Input]:
-        """All files, in input order, less those whose partition no filter lets pass.
+        """List all files in input order, without those whose partition no filter lets pass.
 
         Raises:
-            ConfigError: There is none, and `allow_empty` is false.
+            ConfigError: There is no file, and `allow_empty` is false.
         """
         entries = list_entries(self._paths, self.storage_options)
         idle = [path for path, found in zip(self._paths, entries, strict=True) if not found]
-        if problems := [each for each in map(self._nothing, idle) if each]:
-            raise ConfigError(shortened(problems))
+        if problems := [each for each in map(self._problem_without_files, idle) if each]:
+            raise ConfigError(first_problems(problems))
         listed = found = without_duplicates(entries)
         vars(self)["_partition_types"] = self._types_among(listed)
         if self.partitioning and self.filters:
             found = partitions.prune(listed, self._partition_types, self.filters)
         if not found and not self.allow_empty:
-            raise ConfigError(self._excluded(len(listed)))
+            raise ConfigError(self._problem_without_inputs(len(listed)))
         return found
 
     @cached_property
     def _partition_types(self) -> dict[str, pa.DataType]:
-        """Kept from `files` to `inspect`, for what is pruned and what is read to agree; the listing itself is not kept."""
+        """Return the types of the partition keys. `inputs` sets them for `inspect`, so that both use the same; no listing is kept."""
         return self._types_among(without_duplicates(list_entries(self._paths, self.storage_options)))
 
     def _types_among(self, listed: Sequence[Input]) -> dict[str, pa.DataType]:
@@ -113,15 +114,15 @@ class Files(Source):
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else list(self.path)
 
-    def _excluded(self, listed: int) -> str:
+    def _problem_without_inputs(self, listed: int) -> str:
         paths = self._paths
         if not paths:
             return f"source.path=[]: expected at least one path {ALLOWED}"
         shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
         return f"source.filters={self.filters}: exclude all {listed} files of source.path={shown} {ALLOWED}"
 
-    def _nothing(self, path: str) -> str:
-        """What is wrong with an entry without a file: other entries' files do not make up for it."""
+    def _problem_without_files(self, path: str) -> str:
+        """Return what is wrong with an entry that names no file; that is a problem even if other entries name some."""
         if self.allow_empty:
             return f"source.path={path}: {NOWHERE}" if is_parent_missing(path, self.storage_options) else ""
         there = nearest_existing(path, self.storage_options)
@@ -133,29 +134,38 @@ class Files(Source):
     def inspect(
         self, inputs: Sequence[Input], needed: Mapping[str, str] | None = None
     ) -> tuple[list[Fragment], pa.Schema | None]:
-        """Read every file's footer (or first block) in bounded parallel.
+        """Read every file's footer (or first block), several files at a time.
+
+        Args:
+            inputs: The files.
+            needed: Column to the config key that asks for it; `None` if every column is read.
+
+        Returns:
+            The fragments of all files in order, and the schema that they share; `None` if no file has one.
 
         Raises:
-            ConfigError: Files that cannot be read or lack a needed column, or whose schemas differ: which and how.
+            ConfigError: Files cannot be read, lack a needed column, or have different schemas; the message says which and how.
         """
         fragments: list[Fragment] = []
-        shared = Shared(self._offered(needed), inferred=self.format in TEXT, keys=self.format == "jsonl")
-        for file, look in zip(inputs, map_in_threads(self._look, inputs), strict=True):
-            if isinstance(look, str):
-                shared.problems.append(look)
+        shared = SharedSchema(self._offered(needed), inferred=self.format in TEXT, keys=self.format == "jsonl")
+        for file, contents in zip(inputs, map_in_threads(self._inspect_file, inputs), strict=True):
+            if isinstance(contents, str):
+                shared.problems.append(contents)
                 continue
-            fragments += look.fragments
-            if look.schema is not None:
-                shared.add(file.name, look.schema, look.unusable)
-        if self.format == "csv":  # a key that the first lines of JSON lack may still come
+            fragments += contents.fragments
+            if contents.schema is not None:
+                shared.add(file.name, contents.schema, contents.unusable)
+        if self.format == "csv":  # in JSON, a key that the first block lacks may still come
             shared.expect(dict.fromkeys(self.column_types, "source.column_types"))
         schema = shared.result()
         if schema is not None:
-            filter_expression(self.filters, schema)  # what does not fit the data is told now, not by a worker
+            filter_expression(
+                self.filters, schema
+            )  # so that a filter that does not fit the data is an error now, not in a worker
         return fragments, schema
 
     def _offered(self, needed: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        """The columns that must be there, each with the key that asks for it; `None` for whatever is there."""
+        """Return the columns that must exist, each with the config key that asks for it; `None` for whichever exist."""
         asked = {**dict.fromkeys(filter_columns(self.filters), "source.filters"), **(needed or {})}
         if self.columns is None:
             return None if needed is None else asked
@@ -169,33 +179,33 @@ class Files(Source):
         return offered if needed is None else asked
 
     def how_to_split(self, fragment: Fragment) -> str:
-        """What a person can do so that several workers share the work of this fragment."""
+        """Return what a person can do so that several workers share the work of this fragment."""
         if fragment.joinable:
             return "a row group is not split; to use more workers, write it with smaller ones"
         return f"{self.format} files are not split; to use more workers, write it as Parquet or as several files"
 
-    def _look(self, file: Input) -> Look | str:
+    def _inspect_file(self, file: Input) -> FileContents | str:
         if file.size == 0 and self.format in TEXT:
-            return Look([Fragment(file, 0, 0)], None)
+            return FileContents([Fragment(file, 0, 0)], None)
         if file.size == 0:
-            return f"source.path: {file.name} is empty, which no {self.format} file is: was its upload cut off{remedy(file.name)}"
+            return f"source.path: {file.name} is empty, which no {self.format} file is: was its upload cut off{skip_hint(file.name)}"
         try:
-            look = retrying(lambda: self._format.look(file, self.storage_options), within=LOOKING_SECONDS)
+            contents = retrying(lambda: self._format.inspect(file, self.storage_options), within=LOOKING_SECONDS)
             partitions.refuse_twice(file.folder if self.partitioning else "")
         except Exception as error:
-            told = f"source.path: {file.name} cannot be read as {self.format}: {first_line(error)}"
+            message = f"source.path: {file.name} cannot be read as {self.format}: {first_line(error)}"
             if is_transient(error):
-                raise Incomplete(told) from error
-            return f"{told}{'' if type(error) is ValueError else self._hint(file)}{remedy(file.name)}"
-        if look.schema is None:
-            return look
-        return look._replace(
-            schema=partitions.with_partitions(look.schema, self._partition(file), self._types_of(file))
+                raise Incomplete(message) from error
+            return f"{message}{'' if type(error) is ValueError else self._likeness(file)}{skip_hint(file.name)}"
+        if contents.schema is None:
+            return contents
+        return contents._replace(
+            schema=partitions.with_partitions(contents.schema, self._partition(file), self._types_of(file))
         )
 
-    def _hint(self, file: Input) -> str:
-        """What a file that is not of its format looks like."""
-        with contextlib.suppress(Exception), opened(file.name, self.storage_options, HEAD) as stored:
+    def _likeness(self, file: Input) -> str:
+        """Return for a message what a file that could not be read looks like."""
+        with contextlib.suppress(Exception), open_stored(file.name, self.storage_options, HEAD) as stored:
             return hint(stored, OWN[self.format]) if self.format in OWN else ""
         return ""
 
@@ -203,12 +213,12 @@ class Files(Source):
         return partitions.parse(file.folder) if self.partitioning else {}
 
     def _types_of(self, file: Input) -> Mapping[str, pa.DataType]:
-        """Of the partition's keys; a file that was not listed speaks for itself."""
+        """Return the types of a file's partition keys; those of a file that was not listed come from its own values."""
         known = self._partition_types
         return known if set(self._partition(file)) <= set(known) else partitions.column_types([file.folder])
 
     def reader(self, schema: pa.Schema) -> FilesReader:
-        """What workers read with."""
+        """Return what workers read fragments with."""
         return FilesReader(self._format, schema, self.filters, self.partitioning, self.storage_options)
 
     @property
@@ -224,7 +234,7 @@ class Files(Source):
 
 
 def given(source: Any, less: Collection[str] = ()) -> dict[str, Any]:
-    """The values of a dataclass that are not at their default, by name, but for some."""
+    """Return the fields of a dataclass that are not at their default, by name, without those named in `less`."""
     options = [option for option in fields(source) if option.name not in less]
     return {each.name: value for each in options if (value := getattr(source, each.name)) != _default(each)}
 

@@ -1,4 +1,4 @@
-"""Row filters as configs write them: pyarrow's list of tuples, typed by the data, and what of them may skip data unread."""
+"""Turns row filters of a config (pyarrow's list of tuples) into pyarrow expressions, and finds what they allow to skip unread."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COMPARISONS = frozenset({"=", "==", "<", ">", "<=", ">="})
 
 
 def conjunctions(filters: Filters) -> list[list[Sequence[Any]]]:
-    """The filters as a list of lists of (column, operator, value), of which one list must hold.
+    """Return the filters as a list of lists of (column, operator, value). A row passes if all terms of one list hold for it.
 
     Raises:
-        ConfigError: They are not of that form.
+        ConfigError: The filters do not have this form.
     """
     if not filters:
         return []
@@ -41,7 +41,7 @@ def _is_term(term: Any) -> bool:
 
 
 def filter_columns(filters: Filters) -> list[str]:
-    """The columns that filters look at, each once."""
+    """Return the columns that the filters use, each once."""
     return list(dict.fromkeys(term[0] for terms in conjunctions(filters) for term in terms))
 
 
@@ -92,7 +92,7 @@ def _compared_as(kind: pa.DataType) -> pa.DataType:
 
 
 def _typed_set(values: Any, kind: pa.DataType) -> pa.Array:
-    """Values that the type cannot hold exactly equal no value of the column."""
+    """Return the values of a set in the column's type. A value that this type cannot hold is left out: it equals no value of the column."""
     import pyarrow as pa
 
     if not isinstance(values, list | tuple | set):
@@ -102,7 +102,7 @@ def _typed_set(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _typed_value(value: Any, kind: pa.DataType) -> pa.Scalar:
-    """The value in the column's type; a fraction that is held against whole numbers stays one."""
+    """Return the value in the column's type; a fraction that is compared with whole numbers stays a fraction."""
     import pyarrow as pa
 
     scalar = pa.scalar(value)
@@ -115,14 +115,14 @@ def _typed_value(value: Any, kind: pa.DataType) -> pa.Scalar:
 
 
 def skipping_filter(filters: Filters, schema: pa.Schema, unseen: Iterable[str] = ()) -> pa.Expression | None:
-    """A weaker filter that statistics may decide: what they exclude, the filters exclude.
+    """Return a weaker filter that may be decided by statistics: every row that it excludes, the exact filters exclude too.
 
-    Statistics of floating-point columns ignore NaN, which is unequal to everything, and know one zero where sets know
-    two: of these columns only plain comparisons decide.
+    Statistics of floating-point columns ignore NaN, which is unequal to everything, and they know one zero where sets know two. So only
+    plain comparisons of these columns are kept.
 
     Args:
-        filters: The exact ones.
-        schema: Of the columns they look at.
+        filters: The exact filters.
+        schema: Types of the columns that they use.
         unseen: Columns that have no statistics.
     """
     hidden = set(unseen)
@@ -142,7 +142,7 @@ def _is_decidable(term: Sequence[Any], schema: pa.Schema) -> bool:
 
 
 def passing(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, filters: Filters) -> list[bool]:
-    """Which of these rows, which have only some of the filtered columns, could pass the whole filter."""
+    """Return for each row whether it could pass the filters, as far as the columns that the rows have decide this."""
     import pyarrow as pa
 
     kept = [[term for term in terms if term[0] in schema.names] for terms in conjunctions(filters)]

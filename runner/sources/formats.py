@@ -1,7 +1,7 @@
-"""The file formats that pyarrow reads, each as two functions: what is in a file, and reading a fragment of it.
+"""Defines what a file format is (`inspect` a file, `read` a fragment of it), and reads Arrow IPC and ORC.
 
-`look` gives the pieces of a file that can be read alone, and its schema; `read` yields tables of a fragment, each with the
-number of its first row within the file. What a file's columns are called and how they are cast is the caller's matter.
+`inspect` returns the fragments of a file that can be read alone, and its schema. `read` yields tables of a fragment, each with the number
+of its first row within the file. The caller selects and casts columns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from runner.sources.opening import opened
+from runner.sources.opening import open_stored
 from runner.types import Fragment, Input, Unreadable
 from runner.words.plain import first_line
 
@@ -23,11 +23,13 @@ FormatName = Literal["parquet", "csv", "jsonl", "arrow", "orc"]
 ARROW_MAGIC = b"ARROW1"
 
 
-class Look(NamedTuple):
-    """What is in a file; without a schema, it holds nothing that tells one.
+class FileContents(NamedTuple):
+    """What is in a file.
 
     Attributes:
-        unusable: Columns that cannot be used, each with why and what to do.
+        fragments: What can be read alone.
+        schema: Names and types of the columns; `None` if the file is empty, so that nothing tells them.
+        unusable: Columns that cannot be used, each with the reason and what to do.
     """
 
     fragments: list[Fragment]
@@ -36,24 +38,25 @@ class Look(NamedTuple):
 
 
 Numbered = Iterator[tuple[int, "pa.Table"]]
+"""Tables, each with the number of its first row."""
 Items = Iterator[tuple[int, "pa.Table | Unreadable"]]
-"""Tables, each with the number of its first row; from a tolerant format, also rows that cannot be parsed."""
+"""The same; a tolerant format also yields the rows that cannot be parsed, each with its number."""
 
 
 class Format(Protocol):
     """How one file format is read."""
 
-    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
-        """Read as little as tells the fragments and the schema."""
+    def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
+        """Return the fragments and the schema of a file, after reading as little of it as possible."""
 
     def read(
         self, fragment: Fragment, schema: pa.Schema, options: Mapping[str, Any], keep: pa.Expression | None
     ) -> Items:
-        """Yield tables with at least the columns of `schema`; `keep` may be used to skip, need not be."""
+        """Yield tables with at least the columns of `schema`. A format may use the filter `keep` to skip data; it need not."""
 
 
 def numbered(batches: Iterator[pa.RecordBatch]) -> Numbered:
-    """The batches of a whole file as tables, each with the number of its first row."""
+    """Yield the batches of a whole file as tables, each with the number of its first row."""
     import pyarrow as pa
 
     first = 0
@@ -62,11 +65,11 @@ def numbered(batches: Iterator[pa.RecordBatch]) -> Numbered:
         first += batch.num_rows
 
 
-def sound(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches of a format that is not checked when it is read: offsets within their data, text that is UTF-8.
+def validated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches after a check of their bytes. pyarrow does not check offsets and UTF-8 when it reads these formats.
 
     Raises:
-        ValueError: One is not what its types say.
+        ValueError: A batch has offsets outside its data, or text that is not UTF-8.
     """
     import pyarrow as pa
 
@@ -76,24 +79,24 @@ def sound(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             batch.validate(full=True)
         except pa.ArrowInvalid as damaged:
             last = first + batch.num_rows - 1
-            raise ValueError(f"rows {first} to {last}: {_with_name(first_line(damaged), batch)}") from damaged
+            raise ValueError(f"rows {first} to {last}: {_with_column_name(first_line(damaged), batch)}") from damaged
         yield batch
         first += batch.num_rows
 
 
-def _with_name(told: str, batch: pa.RecordBatch) -> str:
-    """Pyarrow's message about a batch, which gives a column's number."""
-    return re.sub(r"In column (\d+): (Invalid: )?", lambda at: f"column {batch.schema.names[int(at[1])]!r}: ", told)
+def _with_column_name(message: str, batch: pa.RecordBatch) -> str:
+    """Return pyarrow's message about a batch with the column's name in place of its number."""
+    return re.sub(r"In column (\d+): (Invalid: )?", lambda at: f"column {batch.schema.names[int(at[1])]!r}: ", message)
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """Arrow IPC, the file and the stream format (Feather version 2 is the file format). Read whole, streaming."""
+    """Reads Arrow IPC, both the file and the stream format (Feather version 2 is the file format). A file is one fragment."""
 
-    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
+    def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Read the schema."""
-        with opened(file.name, options) as handle:
-            return Look([Fragment(file, file.size)], _ipc_reader(handle).schema)
+        with open_stored(file.name, options) as handle:
+            return FileContents([Fragment(file, file.size)], _ipc_reader(handle).schema)
 
     def read(
         self,
@@ -103,10 +106,10 @@ class Arrow:
         keep: pa.Expression | None,  # noqa: ARG002
     ) -> Numbered:
         """Read one record batch at a time."""
-        with opened(fragment.input.name, options) as handle:
+        with open_stored(fragment.input.name, options) as handle:
             stored = _ipc_reader(handle).schema.names
             fields = [i for i, name in enumerate(stored) if name in schema.names] or [0][: len(stored)]
-            yield from numbered(sound(_ipc_batches(_ipc_reader(handle, fields))))
+            yield from numbered(validated(_ipc_batches(_ipc_reader(handle, fields))))
 
 
 def _ipc_reader(handle: Any, fields: list[int] | None = None) -> Any:
@@ -128,15 +131,15 @@ def _ipc_batches(reader: Any) -> Iterator[pa.RecordBatch]:
 
 @dataclass(frozen=True)
 class Orc:
-    """Read stripe by stripe; a file is one fragment, since its footer does not tell the rows of a stripe."""
+    """Reads ORC stripe by stripe. A file is one fragment, because the footer does not tell the number of rows of each stripe."""
 
-    def look(self, file: Input, options: Mapping[str, Any]) -> Look:
+    def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Read the footer."""
         from pyarrow import orc
 
-        with opened(file.name, options) as handle:
+        with open_stored(file.name, options) as handle:
             footer = orc.ORCFile(handle)
-            return Look([Fragment(file, file.size, footer.nrows)], footer.schema)
+            return FileContents([Fragment(file, file.size, footer.nrows)], footer.schema)
 
     def read(
         self,
@@ -148,7 +151,7 @@ class Orc:
         """Read one stripe at a time."""
         from pyarrow import orc
 
-        with opened(fragment.input.name, options) as handle:
+        with open_stored(fragment.input.name, options) as handle:
             file = orc.ORCFile(handle)
             columns = schema.names or file.schema.names[:1]  # without a column, a stripe has no rows
-            yield from numbered(sound(file.read_stripe(i, columns=columns) for i in range(file.nstripes)))
+            yield from numbered(validated(file.read_stripe(i, columns=columns) for i in range(file.nstripes)))

@@ -1,13 +1,14 @@
-"""Lines of a text file that cannot be parsed, found among those that can.
+"""Finds the rows of a text file that cannot be parsed, and the values of all rows that can.
 
-pyarrow's readers parse a block of a file at a time; of a block that fails they give nothing, and nothing after it. So a file in which one
-fails is read a second time, in blocks of whole rows that are cut here, and pyarrow parses each block by itself. A block that fails is
-halved until what fails is a single row: the same halving that finds the row which a predictor cannot take. A file without such a row
-never comes here.
+pyarrow's readers parse a block of a file at a time. If a row of a block cannot be parsed, they return nothing of this block and nothing
+after it. So a file that fails is read a second time: it is cut into blocks of whole rows here, and pyarrow parses each block by itself. A
+block that fails is halved until a single row fails, in the same way in which a batch is halved that a predictor cannot take. A file
+without such a row is streamed by pyarrow alone, since cutting rows in Python is many times slower.
 
-The rows are cut by a regular expression that follows pyarrow's own rules: a quote opens a cell only at its beginning, two quotes within it
-stand for one, and what follows the closing quote belongs to the cell. Its groups are atomic: were it allowed to try again, it would
-take the first half of a doubled quote for the closing one. `tests/sources/test_lines.py` holds it against pyarrow.
+Rows of CSV are cut by a regular expression that follows pyarrow's rules: a quote opens a quoted cell only at the beginning of the cell, two
+quotes within it stand for one, and what follows the closing quote belongs to the cell. Its groups are atomic: if it could backtrack, it
+would take the first half of a doubled quote for the closing quote, and cut a row where pyarrow does not. A change of pyarrow's rules would
+break it in the same way; `tests/sources/test_lines.py` compares both.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from runner.types import Unreadable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PIECE = 1024**2  # bytes of a block
-LONGEST_ROW = 4 * 1024**2  # bytes
-HOPELESS = 500  # rows from the beginning of a file, none of which can be parsed
-BOM = b"\xef\xbb\xbf"
+PIECE_BYTES = 1024**2  # bytes of a block
+LONGEST_ROW_BYTES = 4 * 1024**2  # bytes
+MOST_BAD_ROWS = (
+    500  # if this many rows at the beginning of a file cannot be parsed, and none can, no further row is tried
+)
+BOM = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 JSON_ROW = re.compile(rb"[^\n]*+\n")
 
 
@@ -48,21 +51,26 @@ Parse = Callable[[Sequence[Row]], "pa.Table"]
 
 
 def csv_row(delimiter: str) -> re.Pattern[bytes]:
-    """What a row of CSV looks like."""
+    """Return a pattern that matches one row of CSV with its line break."""
     mark = re.escape(delimiter.encode())
     cell = rb'(?>"[^"]*+(?:""[^"]*+)*+"[^%s\r\n]*+|[^"%s\r\n][^%s\r\n]*+|)' % (mark, mark, mark)
     return re.compile(rb"%s(?:%s%s)*+(?:\r\n?|\n)" % (cell, mark, cell))
 
 
 def blocks(stream: Any, row: re.Pattern[bytes], piece: int | None = None) -> Iterator[list[Row]]:
-    """The rows of a file in blocks.
+    """Yield the rows of a file in blocks.
+
+    Args:
+        stream: The file, from its beginning.
+        row: Matches one row with its line break.
+        piece: Bytes that are read at a time; `None` for 1 MiB.
 
     Raises:
         ValueError: A row does not end within 4 MiB, or not before the file does.
     """
     rest, line, ended = b"", 1, False
     while not ended:
-        data = bytes(stream.read(piece or PIECE))
+        data = bytes(stream.read(piece or PIECE_BYTES))
         ended = not data
         text = (rest + data).removeprefix(BOM if line == 1 else b"")
         if ended and text and text[-1:] not in b"\r\n":
@@ -70,18 +78,20 @@ def blocks(stream: Any, row: re.Pattern[bytes], piece: int | None = None) -> Ite
         found, at = [], 0
         while (match := row.match(text, at)) and (ended or match.end() < len(text) or text[-1:] == b"\n"):
             found.append(Row(line, match[0]))
-            line, at = line + _breaks(match[0]), match.end()
+            line, at = line + _count_line_breaks(match[0]), match.end()
         if found:
             yield found
         rest = text[at:]
-        if len(rest) > LONGEST_ROW:
-            raise ValueError(f"line {line}: a row of more than {LONGEST_ROW >> 20} MiB, or a quote that nothing closes")
+        if len(rest) > LONGEST_ROW_BYTES:
+            raise ValueError(
+                f"line {line}: a row of more than {LONGEST_ROW_BYTES >> 20} MiB, or a quote that nothing closes"
+            )
     if rest:
         raise ValueError(f"line {line}: a quote is opened that nothing closes; it took in the rest of the file")
 
 
-def beginning(stream: Any, row: re.Pattern[bytes], size: int) -> list[Row]:
-    """The whole rows among the first bytes of a file."""
+def first_rows(stream: Any, row: re.Pattern[bytes], size: int) -> list[Row]:
+    """Return the complete rows among the first `size` bytes of a file."""
     text = b""
     while len(text) < size and (data := bytes(stream.read(size - len(text)))):
         text += data
@@ -95,17 +105,17 @@ def beginning(stream: Any, row: re.Pattern[bytes], size: int) -> list[Row]:
     return found[:-1] if cut else found
 
 
-def _breaks(text: bytes) -> int:
+def _count_line_breaks(text: bytes) -> int:
     return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 
 
-def filled(rows: Iterator[list[Row]]) -> Iterator[list[Row]]:
-    """The blocks without blank lines."""
+def without_blank_lines(rows: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    """Yield the blocks without their blank lines."""
     return ([row for row in block if row.text.strip(b"\r\n")] for block in rows)
 
 
-def headed(rows: Iterator[list[Row]]) -> tuple[bytes, Iterator[list[Row]]]:
-    """The first row, and the blocks of those behind it."""
+def split_header(rows: Iterator[list[Row]]) -> tuple[bytes, Iterator[list[Row]]]:
+    """Return the first row, and the blocks of the rows after it."""
     first = next((block for block in rows if block), None)
     if first is None:
         raise ValueError("its first row, the names of its columns, does not end")
@@ -124,8 +134,8 @@ def parsed(block: Sequence[Row], parse: Parse) -> Iterator[Good | Guilty]:
     return isolate(0, len(block), attempt) if block else iter(())
 
 
-def salvaged(rows: Iterator[list[Row]], parse: Parse, names: Sequence[str] = ()) -> Items:
-    """Tables and unreadable rows in the order of the file, each with the number of its (first) row."""
+def parse_around_bad_rows(rows: Iterator[list[Row]], parse: Parse, names: Sequence[str] = ()) -> Items:
+    """Yield tables and unreadable rows in the order of the file, each with the number of its (first) row, counted from 0."""
     number = 0
     for block in rows:
         for each in parsed(block, parse):
@@ -139,19 +149,24 @@ def salvaged(rows: Iterator[list[Row]], parse: Parse, names: Sequence[str] = ())
 
 
 def unreadable(number: int, row: Row, error: Exception, names: Sequence[str] = ()) -> Unreadable:
-    """A row that cannot be parsed, with its line and column in what is said of it."""
+    """Return the record of a row that cannot be parsed; its reason names the line and the column."""
     text = row.text.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
-    return Unreadable(number, text, f"line {row.line}: {_plainly(str(error), names)}")
+    return Unreadable(number, text, f"line {row.line}: {_without_block_numbers(str(error), names)}")
 
 
-def _plainly(told: str, names: Sequence[str]) -> str:
-    """Without pyarrow's numbers of rows, which are those of a block; columns by their names."""
+def _without_block_numbers(told: str, names: Sequence[str]) -> str:
+    """Return pyarrow's message without its row numbers, which count within a block, and with names in place of column numbers."""
     bare = re.sub(r" in row \d+|Row #\d+: |rows \d+ to \d+: |CSV parse error: |JSON parse error: ", "", told)
     return re.sub(r"In CSV column #(\d+)", lambda at: f"column {names[int(at[1])]!r}" if names else at[0], bare)
 
 
-def continued(fast: Numbered, again: Callable[[], Items], *, tolerant: bool) -> Items:
-    """What a reader yields; where it fails, what reading the file again yields from there on.
+def reread_where_failed(fast: Numbered, reread: Callable[[], Items], *, tolerant: bool) -> Items:
+    """Yield what a reader yields, and where it fails, what reading the file again yields from that row on.
+
+    Args:
+        fast: Yields tables, each with the number of its first row.
+        reread: Reads the file from its beginning, slowly; yields tables and unreadable rows.
+        tolerant: Whether rows that cannot be parsed are yielded as `Unreadable`.
 
     Raises:
         ValueError: A row cannot be parsed, and this is not to be tolerated; or no single row is to blame.
@@ -165,7 +180,7 @@ def continued(fast: Numbered, again: Callable[[], Items], *, tolerant: bool) -> 
     except ValueError as error:
         failure = error
     blamed = False
-    for first, item in again():
+    for first, item in reread():
         if isinstance(item, Unreadable):
             if not tolerant:
                 raise ValueError(item.reason) from failure
@@ -178,10 +193,18 @@ def continued(fast: Numbered, again: Callable[[], Items], *, tolerant: bool) -> 
         raise failure
 
 
-def sound_rows(
+def parsable_rows(
     block: Sequence[Row], parse: Parse, failure: Exception, names: Sequence[str], remedy: str, *, tolerant: bool
 ) -> bytes:
-    """The text of the rows at the beginning of a file that can be parsed.
+    """Return the text of those rows at the beginning of a file that can be parsed.
+
+    Args:
+        block: The rows.
+        parse: Parses some of them.
+        failure: The error of parsing all of them, raised if no single row is to blame.
+        names: Names of the columns, for messages; empty if they are not known.
+        remedy: What to do if no row can be parsed, for the message.
+        tolerant: Whether rows that cannot be parsed are left out; else the first one is an error.
 
     Raises:
         ValueError: There is a row that cannot be, and this is not to be tolerated; or none that can; or no row is to blame.
@@ -195,7 +218,7 @@ def sound_rows(
         reasons.append(unreadable(0, block[each.row], each.error, names).reason)
         if not tolerant:
             raise ValueError(reasons[0]) from failure
-        if not good and len(reasons) >= HOPELESS:
+        if not good and len(reasons) >= MOST_BAD_ROWS:
             break
     if not reasons:
         raise failure
@@ -204,8 +227,8 @@ def sound_rows(
     return b"".join(good)
 
 
-def texts(rows: Iterator[list[Row]], numbers: Sequence[int]) -> Mapping[int, str]:
-    """The text of the rows of these numbers."""
+def row_texts(rows: Iterator[list[Row]], numbers: Sequence[int]) -> Mapping[int, str]:
+    """Return the text of the rows of these numbers, counted from 0."""
     wanted, number, found = set(numbers), 0, dict[int, str]()
     for block in rows:
         inside = (each for each in range(number, number + len(block)) if each in wanted)

@@ -1,4 +1,4 @@
-"""Input files opened the way pyarrow reads them fastest: natively on the local disk, through fsspec elsewhere."""
+"""Opens input files in the way that is fastest for pyarrow: natively on the local disk, through fsspec elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from runner.storage.locations import is_local, locate
 from runner.types import Input
 
 CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4", "br": "brotli"}
-REMOTE_BLOCK = 8 * 1024**2
-NEAR = 1024**2  # what costs less to read along than another request
-FOOTER = 64 * 1024  # what pyarrow reads first of a Parquet file
+REMOTE_BLOCK_BYTES = 8 * 1024**2
+NEAR_BYTES = 1024**2  # reading a gap of this size takes less time than sending another request
+FOOTER_BYTES = 64 * 1024  # of the end of a Parquet file: what pyarrow reads first
 
 
 @contextlib.contextmanager
-def opened(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK) -> Iterator[Any]:
-    """A file as it is stored; elsewhere than on the local disk, `block` bytes are read at once."""
+def open_stored(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK_BYTES) -> Iterator[Any]:
+    """Open a file as it is stored, without decompressing it. `block` is how many bytes of a remote file are read at once."""
     import pyarrow as pa
 
     if is_local(path):
@@ -33,16 +33,16 @@ def opened(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK) -> 
 
 
 @contextlib.contextmanager
-def opened_text(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK) -> Iterator[Any]:
-    """A file decompressed by its extension.
+def open_text(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK_BYTES) -> Iterator[Any]:
+    """Open a text file, decompressed as its extension says.
 
     Raises:
-        ValueError: It holds no text, or is not compressed so.
+        ValueError: The file holds no text, or is not compressed as its extension says.
     """
     import pyarrow as pa
 
     codec = CODECS.get(path.rpartition(".")[2])
-    with opened(path, options, block) as stored:
+    with open_stored(path, options, block) as stored:
         head = bytes(stored.read(HEAD))
         refuse_other(head, codec)
         whole = _rewound(stored) if is_local(path) else pa.PythonFile(Rejoined(head, stored), mode="r")
@@ -59,10 +59,10 @@ def _rewound(stored: Any) -> Any:
 
 
 class Rejoined(io.RawIOBase):
-    """A stream whose beginning was read already: not every remote file can be read from its start again."""
+    """A stream whose beginning was read already, put in front of the rest: not every remote file can seek back to its start."""
 
     def __init__(self, head: bytes, rest: Any) -> None:
-        """Take the beginning and the stream behind it."""
+        """Take the beginning and the stream after it."""
         self._head, self._rest = head, rest
 
     def readable(self) -> bool:
@@ -70,7 +70,7 @@ class Rejoined(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read on."""
+        """Return the next bytes."""
         head, self._head = self._head, b""
         if 0 <= size <= len(head):
             self._head = head[size:]
@@ -79,10 +79,18 @@ class Rejoined(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened_ranges(file: Input, options: Mapping[str, Any], small: int = FOOTER) -> Iterator[tuple[Any, Ranges | None]]:
-    """A file that is read here and there; elsewhere than on the local disk, with what fetches ranges ahead.
+def open_ranges(
+    file: Input, options: Mapping[str, Any], small: int = FOOTER_BYTES
+) -> Iterator[tuple[Any, Ranges | None]]:
+    """Open a file for reading at several places, and the object that fetches ranges of a remote file ahead.
 
-    Its footer is fetched at once, and all of it if it is no larger than `small` bytes.
+    Args:
+        file: The file.
+        options: fsspec's storage options.
+        small: A remote file of at most so many bytes is fetched whole; of a larger one only the footer is fetched here.
+
+    Yields:
+        The open file, and its `Ranges`; `None` instead of these for a local file, where fetching ahead gains nothing.
     """
     import pyarrow as pa
 
@@ -92,32 +100,40 @@ def opened_ranges(file: Input, options: Mapping[str, Any], small: int = FOOTER) 
     else:
         fs, inside = locate(file.name, options)
         ranges = Ranges(fs, inside, file.size)
-        ranges.hold([(0 if file.size <= small else file.size - FOOTER, file.size)])
+        ranges.prefetch([(0 if file.size <= small else file.size - FOOTER_BYTES, file.size)])
         yield pa.PythonFile(ranges, mode="r"), ranges
 
 
 class Ranges:
-    """A remote file for reading, of which some ranges are held; fetched at once, which hides the latency of each."""
+    """A remote file for reading, of which some ranges were fetched ahead and are in memory; all of them in parallel.
+
+    pyarrow reads a row group column by column, each with a request that it waits for: 20 columns cost 20 times the latency of the
+    storage. Its own `pre_buffer` has no limit on the memory that it takes. So the caller says before each row group which ranges it will
+    read (`prefetch`): they are merged where they lie near each other, fetched in parallel, and replace those of the row group before. A
+    read outside of them is a request of its own; it is slower, not wrong.
+
+    The file's size must be right, and the file must not change while it is read: ranges of two versions would be mixed.
+    """
 
     closed = False
 
     def __init__(self, fs: Any, path: str, size: int) -> None:
-        """Take a file of known size: that spares a request."""
+        """Take a file and its size in bytes, which spares the request that asks for it."""
         self._fs, self._path, self._size, self._at = fs, path, size, 0
         self._held: list[tuple[int, bytes]] = []
 
-    def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Hold these ranges, each (start, end), instead of those held before, unless those hold them."""
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch these ranges, each (start, end) in bytes, and forget those of the last call; nothing is fetched if all are in memory."""
         if ranges and all(self._holder(start, end) for start, end in ranges):
             return
-        near = list(merged(ranges))
+        near = list(merge_ranges(ranges))
         starts, ends = [start for start, _ in near], [end for _, end in near]
-        self._held = []  # first, so that two sets are never held at once
+        self._held = []  # before the new ones are fetched, so that two sets are never in memory at once
         pieces = self._fs.cat_ranges([self._path] * len(near), starts, ends, on_error="raise")
         self._held = list(zip(starts, pieces, strict=True))
 
     def read(self, size: int = -1) -> bytes:
-        """Read from what is held, else from the storage."""
+        """Read from memory if the range was fetched, else from the storage."""
         end = self._size if size < 0 else min(self._size, self._at + size)
         start, self._at = self._at, max(self._at, end)
         return b"" if end <= start else self._of_held(start, end) or self._fetch(start, end)
@@ -127,7 +143,7 @@ class Ranges:
         return holder[1][start - holder[0] : end - holder[0]] if holder else None
 
     def _holder(self, start: int, end: int) -> tuple[int, bytes] | None:
-        """What is held that has this range, and where it starts."""
+        """Return the piece in memory that contains this range, with its first position in the file."""
         index = bisect_right(self._held, start, key=lambda each: each[0]) - 1
         if index < 0:
             return None
@@ -138,16 +154,16 @@ class Ranges:
         return bytes(self._fs.cat_file(self._path, start=start, end=end))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a position, as files do."""
+        """Move to a position, as files do."""
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position in bytes."""
         return self._at
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Forget the ranges in memory."""
         self._held = []
 
     def seekable(self) -> bool:
@@ -163,8 +179,8 @@ class Ranges:
         return False
 
 
-def merged(ranges: Sequence[tuple[int, int]], near: int = NEAR) -> Iterator[tuple[int, int]]:
-    """The ranges in order, those that overlap or lie near each other as one."""
+def merge_ranges(ranges: Sequence[tuple[int, int]], near: int = NEAR_BYTES) -> Iterator[tuple[int, int]]:
+    """Yield the ranges in order, with those that overlap or lie at most `near` bytes apart merged into one."""
     held: tuple[int, int] | None = None
     for start, end in sorted(ranges):
         if held is not None and start <= held[1] + near:

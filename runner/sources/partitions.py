@@ -1,4 +1,4 @@
-"""Hive partitions: `key=value` folders as columns, and as a way to skip whole files."""
+"""Turns Hive partitions (`key=value` folders) into columns, and skips the files whose partition no filter lets pass."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
-WIDEST = 18  # digits that surely fit 64 bits
+WIDEST = 18  # digits of a whole number that always fits 64 bits
 
 Partition = Mapping[str, str | None]
 
 
 def parse(folder: str) -> dict[str, str | None]:
-    """The keys and values of a folder below the root."""
+    """Return the keys and values of a folder below the root; `None` is Hive's null."""
     pairs = (segment.partition("=") for segment in folder.split("/") if "=" in segment)
     return {unquote(key): None if value == NULL else unquote(value) for key, _, value in pairs}
 
 
 def refuse_twice(folder: str) -> None:
-    """Refuse a folder whose path gives a key two values.
+    """Raise an error if the path of a folder gives a key two values.
 
     Raises:
-        ValueError: Naming it.
+        ValueError: It does; the message names the key.
     """
     values: dict[str, str] = {}
     for key, _, value in (segment.partition("=") for segment in folder.split("/") if "=" in segment):
@@ -39,7 +39,7 @@ def refuse_twice(folder: str) -> None:
 
 
 def column_types(folders: Iterable[str]) -> dict[str, pa.DataType]:
-    """The type of each key, by all of its values: whole numbers, else strings; null if it has none."""
+    """Return the type of each key: `int64` if all of its values are whole numbers, else string; null if it has no value."""
     import pyarrow as pa
 
     values: dict[str, set[str | None]] = {}
@@ -59,14 +59,14 @@ def _is_number(value: str | None) -> bool:
 
 
 def typed(value: str | None, kind: pa.DataType) -> Any:
-    """A value as its column holds it."""
+    """Return a value in the type of its column."""
     import pyarrow as pa
 
     return int(value) if value is not None and pa.types.is_integer(kind) else value
 
 
 def with_partitions(schema: pa.Schema, partition: Partition, types: Mapping[str, pa.DataType]) -> pa.Schema:
-    """The schema with a column for each key, in place of a stored one of that name."""
+    """Return the schema with a column for each key. It replaces a stored column of the same name."""
     import pyarrow as pa
 
     stored = [column for column in schema if column.name not in partition]
@@ -74,7 +74,7 @@ def with_partitions(schema: pa.Schema, partition: Partition, types: Mapping[str,
 
 
 def prune(files: Sequence[Input], types: Mapping[str, pa.DataType], filters: Filters) -> list[Input]:
-    """The files of which, by their partition alone, some row may pass: the exact filter itself decides."""
+    """Return the files in which a row may pass the filters, by their partition alone; rows are filtered exactly when they are read."""
     folders = list(dict.fromkeys(file.folder for file in files))
     kept: set[str] = set()
     by_keys: dict[tuple[str, ...], list[str]] = {}

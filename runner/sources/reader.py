@@ -1,4 +1,4 @@
-"""What workers read fragments of files with."""
+"""Reads fragments of files in workers: columns are selected and cast, rows filtered, partition keys added."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilesReader:
-    """Reads fragments of files; see `Files` for the attributes.
+    """Reads fragments of files; attributes that are not listed here are those of `Files`.
 
     Attributes:
-        schema: Names, order and types of all that is offered, partitions included.
+        format: Reads files of this format.
+        schema: Names, order and types of all columns that the source offers, partition keys included.
     """
 
     format: Format
@@ -37,10 +38,14 @@ class FilesReader:
     storage_options: Mapping[str, Any]
 
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[Any]:
-        """Yield tables of the rows that pass the filters, cast to the schema; of a tolerant source also each `Unreadable` row.
+        """Yield tables of the rows that pass the filters, cast to the schema; a tolerant source also yields each `Unreadable` row.
+
+        Args:
+            fragment: What to read.
+            columns: Names of the columns, in the order of the result; `None` for all.
 
         Raises:
-            ConfigError: The file is damaged, or another than the one that was listed.
+            ConfigError: The file is damaged, or is not the one that was listed any more.
         """
         try:
             yield from self._read(fragment, columns)
@@ -48,14 +53,14 @@ class FilesReader:
             _refuse_changed(fragment.input)
             if isinstance(error, RunnerError | PermissionError | FileNotFoundError) or is_transient(error):
                 raise
-            raise ConfigError(self._told(fragment, error)) from error
+            raise ConfigError(self._problem(fragment, error)) from error
         _refuse_changed(fragment.input)
 
-    def _told(self, fragment: Fragment, error: Exception) -> str:
-        """What is wrong with a file, and what to do."""
+    def _problem(self, fragment: Fragment, error: Exception) -> str:
+        """Return a message that says what is wrong with a file, and what to do."""
         groups = fragment.span
         place = f"row groups {groups[0]} to {groups[1] - 1}: " if groups else ""
-        return f"{place}{first_line(error)}{remedy(fragment.input.name)}"
+        return f"{place}{first_line(error)}{skip_hint(fragment.input.name)}"
 
     def _read(self, fragment: Fragment, columns: Sequence[str] | None) -> Iterator[pa.Table | Unreadable]:
         names = self.schema.names if columns is None else list(columns)
@@ -69,7 +74,7 @@ class FilesReader:
                 yield passed.select(names)
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
-        """Yield the row number within the file of each row that `read` yields, less those of rows that cannot be parsed."""
+        """Yield the number within the file of each row that `read` yields as part of a table."""
         import numpy as np
         import pyarrow as pa
 
@@ -82,15 +87,19 @@ class FilesReader:
             yield from kept.column("").to_pylist()
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
-        """The rows of these numbers within the file, ascending, with every column that is stored, and the partition's.
+        """Return the rows of these numbers with every column that the file stores, and the partition keys.
 
-        A column of text that this job does not read may hold a value that is not of the type which the first block told. Then the rows
-        have the columns of the job only, and `RAW`: each as it stands in the file.
+        In a text file, a column that this job does not read may have a value that does not fit the type inferred from the first block.
+        Then the rows have only the columns of the job, and the column `RAW`: each row as it stands in the file.
+
+        Args:
+            fragment: The fragment that the rows are in.
+            numbers: Numbers within the file, ascending.
         """
         import pyarrow as pa
 
-        look = self.format.look(fragment.input, self.storage_options)
-        stored = look.schema if look.schema is not None else pa.schema([])
+        contents = self.format.inspect(fragment.input, self.storage_options)
+        stored = contents.schema if contents.schema is not None else pa.schema([])
         found = self._rows_of(fragment, numbers, stored) if numbers else []
         if found is not None and sum(table.num_rows for table in found) == len(numbers):
             return pa.concat_tables(found or [self._whole(fragment, stored).empty_table()])
@@ -99,20 +108,20 @@ class FilesReader:
         )
 
     def _rows_of(self, fragment: Fragment, numbers: Sequence[int], columns: pa.Schema) -> list[pa.Table] | None:
-        """Tables of these rows; `None` where the file cannot be read with such columns."""
+        """Return tables of these rows; `None` if a text file cannot be read with these columns."""
         partition = self._partition(fragment)
         whole = self._whole(fragment, columns)
-        stored = _without(whole, partition)
+        stored = _without_columns(whole, partition)
         found = []
         try:
             for first, table in self.format.read(fragment, stored, self.storage_options, None):
                 inside = [number - first for number in numbers if first <= number < first + table.num_rows]
                 if inside and not isinstance(table, Unreadable):
                     found += [
-                        _shaped(table.slice(each, 1), whole, partition) for each in inside
+                        _cast_table(table.slice(each, 1), whole, partition) for each in inside
                     ]  # not every type can be taken
         except ValueError:
-            if not hasattr(self.format, "texts"):
+            if not hasattr(self.format, "row_texts"):
                 raise
             return None
         return found
@@ -122,15 +131,15 @@ class FilesReader:
 
         found = pa.concat_tables(self._rows_of(fragment, numbers, columns) or [columns.empty_table()])
         text: Any = self.format
-        texts = text.texts(fragment.input, self.storage_options, numbers)
+        texts = text.row_texts(fragment.input, self.storage_options, numbers)
         return found.append_column(RAW, pa.array([texts.get(number) for number in numbers], pa.string()))
 
     def _whole(self, fragment: Fragment, columns: pa.Schema) -> pa.Schema:
-        """These columns, and those of the partition."""
+        """Return these columns, and those of the partition keys."""
         import pyarrow as pa
 
         partition = self._partition(fragment)
-        return pa.schema([*_without(columns, partition), *(self._partition_field(key) for key in partition)])
+        return pa.schema([*_without_columns(columns, partition), *(self._partition_field(key) for key in partition)])
 
     def _partition(self, fragment: Fragment) -> Mapping[str, str | None]:
         return partitions.parse(fragment.input.folder) if self.partitioning else {}
@@ -141,10 +150,10 @@ class FilesReader:
         return self.schema.field(key) if key in self.schema.names else pa.field(key, pa.string())
 
     def _tables(self, fragment: Fragment, names: Sequence[str]) -> Items:
-        """Tables with the named columns and those that the filters look at.
+        """Yield tables with the named columns and those that the filters use.
 
-        Where rows that cannot be parsed are tolerated, all columns are parsed whichever are named: which rows those are must not
-        depend on it.
+        If rows that cannot be parsed are tolerated, all columns are parsed, whichever are named: which rows count as bad must not
+        depend on the columns.
         """
         import pyarrow as pa
 
@@ -153,32 +162,32 @@ class FilesReader:
         partition = self._partition(fragment)
         every = self.schema.names if getattr(self.format, "tolerant", False) else names
         wanted = pa.schema([self.schema.field(name) for name in dict.fromkeys([*every, *filter_columns(self.filters)])])
-        stored = _without(wanted, partition)
+        stored = _without_columns(wanted, partition)
         skip = skipping_filter(self.filters, self.schema, partition)
         for first, table in self.format.read(fragment, stored, self.storage_options, skip):
-            yield first, table if isinstance(table, Unreadable) else _shaped(table, wanted, partition)
+            yield first, table if isinstance(table, Unreadable) else _cast_table(table, wanted, partition)
 
 
-def _without(schema: pa.Schema, names: Container[str]) -> pa.Schema:
+def _without_columns(schema: pa.Schema, names: Container[str]) -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema([column for column in schema if column.name not in names])
 
 
-def remedy(path: str) -> str:
-    """What to do about a file that cannot be used."""
+def skip_hint(path: str) -> str:
+    """Return the end of a message that says what to do about a file that cannot be used."""
     return f"; mend it, or leave it out: errors.skip_files=[{posixpath.basename(path)}]"
 
 
 def _refuse_changed(file: Input) -> None:
-    """Refuse a local file that is not the one that was listed any more; elsewhere asking costs a request.
+    """Raise an error if a local file has changed since it was listed. A remote file is not checked, which would cost a request.
 
     Raises:
-        ConfigError: It changed.
+        ConfigError: It has changed.
     """
     if not is_local(file.name):
         return
-    with contextlib.suppress(OSError):  # gone: whoever reads it tells
+    with contextlib.suppress(OSError):  # it was deleted: reading it reports that
         there = os.stat(file.name)  # noqa: PTH116
         if (there.st_size, str(there.st_mtime)) != (file.size, file.version):
             raise ConfigError(
@@ -186,8 +195,8 @@ def _refuse_changed(file: Input) -> None:
             )
 
 
-def _shaped(table: pa.Table, schema: pa.Schema, partition: Mapping[str, str | None]) -> pa.Table:
-    """The table with exactly the schema's columns and types; partition keys become constant columns."""
+def _cast_table(table: pa.Table, schema: pa.Schema, partition: Mapping[str, str | None]) -> pa.Table:
+    """Return the table with exactly the schema's columns and types; partition keys become constant columns."""
     import pyarrow as pa
 
     def column(field: pa.Field) -> Any:

@@ -1,4 +1,4 @@
-"""The schema that many files share, found file by file: what is missing, and how files differ."""
+"""Merges the schemas of many files into one, and says which columns are missing and how files differ."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SHOWN_PROBLEMS = 5
 SHOWN_COLUMNS = 30
 
 
-class Shared:
-    """What all files have in common, as they come.
+class SharedSchema:
+    """The one schema of many files, merged file by file.
 
     Attributes:
-        problems: Why there is no such schema, for people.
+        problems: Why the files have no common schema, each a message for people.
     """
 
     def __init__(self, needed: Mapping[str, str] | None, *, inferred: bool, keys: bool) -> None:
         """Begin without a file.
 
         Args:
-            needed: Column to the config key that asks for it; `None` for all.
-            inferred: Whether types are guessed from values, so that whole numbers may turn out to be fractions.
-            keys: Whether a column that a file lacks is null there.
+            needed: Column to the config key that asks for it; `None` for all columns.
+            inferred: Whether the types were inferred from values. Whole numbers of one file may then be fractions in another.
+            keys: Whether a file may lack columns, which are null there, as in JSON.
         """
         self.problems: list[str] = []
         self._needed, self._keys = needed, keys
@@ -37,11 +37,17 @@ class Shared:
         self._remedy = "source.column_types={name: type} fixes a type; " if inferred else ""
         self._schema: pa.Schema | None = None
         self._first = ""
-        self._names: dict[str, None] = {}
-        self._told: set[str] = set()
+        self._all_names: dict[str, None] = {}
+        self._reported: set[str] = set()
 
     def add(self, path: str, schema: pa.Schema, unusable: Mapping[str, str]) -> None:
-        """Take in a file's schema, and why columns of it cannot be used."""
+        """Merge a file's schema.
+
+        Args:
+            path: The file, for messages.
+            schema: Its schema.
+            unusable: Columns of it that cannot be used, each with the reason.
+        """
         import pyarrow as pa
 
         if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
@@ -54,17 +60,17 @@ class Shared:
         self.problems += [
             f"source.path: {path}: column {name!r} {why}" for name, why in unusable.items() if name in wanted
         ]
-        self._names.update(dict.fromkeys(schema.names))
+        self._all_names.update(dict.fromkeys(schema.names))
         if self._needed is not None:
             missing = [name for name in self._needed if name not in schema.names]
             if missing and not self._keys:
-                self._tell_missing(missing, self._needed, path, schema.names)
+                self._add_missing(missing, self._needed, path, schema.names)
                 return
             schema = pa.schema([schema.field(name) for name in self._needed if name not in missing])
         self._merge(path, schema)
 
     def _merge(self, path: str, schema: pa.Schema) -> None:
-        plain = _plain(schema)
+        plain = _without_metadata(schema)
         if self._schema is None:
             self._schema, self._first = plain, path
         elif not self._schema.equals(plain):
@@ -77,45 +83,51 @@ class Shared:
             else:
                 self._schema = merged
 
-    def _tell_missing(self, missing: list[str], needed: Mapping[str, str], path: str, there: list[str]) -> None:
-        self.problems += [_missing(needed[name], name, path, there) for name in missing if name not in self._told]
-        self._told.update(missing)
+    def _add_missing(self, missing: list[str], needed: Mapping[str, str], path: str, there: list[str]) -> None:
+        self.problems += [
+            _missing_problem(needed[name], name, path, there) for name in missing if name not in self._reported
+        ]
+        self._reported.update(missing)
 
     def expect(self, named: Mapping[str, str]) -> None:
-        """Names that keys of the config give to columns: one that no file has is a problem, if any file told its names."""
-        if self._names:
-            self.problems[:0] = _absent(named, self._first or "the input", list(self._names))
+        """Add a problem for each column that no file has, if the columns of any file are known.
+
+        Args:
+            named: Column to the config key that names it.
+        """
+        if self._all_names:
+            self.problems[:0] = _missing_problems(named, self._first or "the input", list(self._all_names))
 
     def result(self) -> pa.Schema | None:
-        """The schema, `None` if no file told one.
+        """Return the merged schema, `None` if no file has one.
 
         Raises:
-            ConfigError: The first few problems.
+            ConfigError: There are problems; the first few are in the message.
         """
         if self._schema is not None and self._needed is not None and not self.problems:
-            return self._in_order(self._schema, self._needed)
+            return self._ordered(self._schema, self._needed)
         if self.problems:
-            raise ConfigError(shortened(self.problems))
+            raise ConfigError(first_problems(self.problems))
         return self._schema
 
-    def _in_order(self, found: pa.Schema, needed: Mapping[str, str]) -> pa.Schema:
-        """The needed columns, of which none may be missing in every file."""
+    def _ordered(self, found: pa.Schema, needed: Mapping[str, str]) -> pa.Schema:
+        """Return the needed columns in order; it is an error if one is missing in every file."""
         import pyarrow as pa
 
         if missing := [name for name in needed if name not in found.names]:
-            self._tell_missing(missing, needed, self._first, list(self._names))
-            raise ConfigError(shortened(self.problems))
+            self._add_missing(missing, needed, self._first, list(self._all_names))
+            raise ConfigError(first_problems(self.problems))
         return pa.schema([found.field(name) for name in needed])
 
 
-def shortened(problems: Sequence[str]) -> list[str]:
-    """The first few, and how many more."""
+def first_problems(problems: Sequence[str]) -> list[str]:
+    """Return the first few problems, and one line that says how many more there are."""
     more = len(problems) - SHOWN_PROBLEMS
     return [*problems[:SHOWN_PROBLEMS], *([f"source.path: {more} more problems like these"] if more > 0 else [])]
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """Names and types: neither metadata nor whether nulls are announced tells files apart."""
+def _without_metadata(schema: pa.Schema) -> pa.Schema:
+    """Return only names and types: files may differ in metadata, and in whether a column is declared as nullable."""
     import pyarrow as pa
 
     return pa.schema([pa.field(column.name, column.type) for column in schema])
@@ -139,12 +151,12 @@ def _type(schema: pa.Schema, name: str) -> pa.DataType:
 
 
 def _merged_type(one: pa.DataType, other: pa.DataType, promote: str) -> pa.DataType | None:
-    """The type that holds both; strings are strings, however they are encoded."""
+    """Return a type that holds the values of both, `None` if there is none; strings match in whatever encoding."""
     import pyarrow as pa
 
     if one == other:
         return one
-    texts = [_text(one), _text(other)]
+    texts = [_text_type(one), _text_type(other)]
     if all(texts):
         return pa.large_string() if pa.large_string() in texts else pa.string()
     try:
@@ -154,56 +166,60 @@ def _merged_type(one: pa.DataType, other: pa.DataType, promote: str) -> pa.DataT
         return None
 
 
-def _text(kind: pa.DataType) -> pa.DataType | None:
+def _text_type(kind: pa.DataType) -> pa.DataType | None:
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
-        return _text(kind.value_type)
+        return _text_type(kind.value_type)
     if pa.types.is_large_string(kind):
         return kind
     return pa.string() if pa.types.is_string(kind) or pa.types.is_string_view(kind) else None
 
 
 def refuse_missing(asked: Mapping[str, str], there: Sequence[str]) -> None:
-    """Refuse columns that the input has not, asked for by the key of each.
+    """Raise an error if a column that a config key asks for is not in the input.
+
+    Args:
+        asked: Column to the key that asks for it.
+        there: Columns of the input.
 
     Raises:
-        ConfigError: Naming them, each with the nearest there is.
+        ConfigError: Columns are missing; the message names each with the most similar one that exists.
     """
-    if found := _absent(asked, "the input", there):
-        raise ConfigError(shortened(found))
+    if found := _missing_problems(asked, "the input", there):
+        raise ConfigError(first_problems(found))
 
 
-def _absent(asked: Mapping[str, str], path: str, there: Sequence[str]) -> list[str]:
-    return [_missing(key, name, path, there) for name, key in asked.items() if name not in there]
+def _missing_problems(asked: Mapping[str, str], path: str, there: Sequence[str]) -> list[str]:
+    return [_missing_problem(key, name, path, there) for name, key in asked.items() if name not in there]
 
 
-def _missing(key: str, name: str, path: str, there: Sequence[str]) -> str:
+def _missing_problem(key: str, name: str, path: str, there: Sequence[str]) -> str:
     more = f" and {len(there) - SHOWN_COLUMNS} more" if len(there) > SHOWN_COLUMNS else ""
-    has = f"it has {', '.join(there[:SHOWN_COLUMNS])}{more}{_delimited(there)}"
+    has = f"it has {', '.join(there[:SHOWN_COLUMNS])}{more}{_delimiter_hint(there)}"
     return f"{key}: there is no column {name!r} in {path}{nearest_column(name, there)}; {has}"
 
 
 def nearest_column(name: str, there: Sequence[str]) -> str:
-    """` (did you mean ...?)`: a name that looks the same, else one that is spelled alike."""
-    if same := [each for each in there if _folded(each) == _folded(name)]:
-        looks = _looks(same[0]) == _looks(name)
+    """Return ` (did you mean ...?)` with a name that looks the same, else with one that is spelled alike; `""` if there is none."""
+    if same := [each for each in there if _case_folded(each) == _case_folded(name)]:
+        looks = _normalized(same[0]) == _normalized(name)
         return f" (did you mean {same[0]!a}, which only looks the same?)" if looks else f" (did you mean {same[0]!r}?)"
     near = get_close_matches(name, there, 1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _folded(name: str) -> str:
-    return _looks(name).casefold()
+def _case_folded(name: str) -> str:
+    return _normalized(name).casefold()
 
 
-def _looks(name: str) -> str:
-    """One spelling for all that look the same: `ü` may be one character or two, a blank may be any of many."""
+def _normalized(name: str) -> str:
+    """Return one spelling for all names that look the same: `ü` may be one character or two, and there are many kinds of blanks."""
     return unicodedata.normalize("NFKC", name).strip()
 
 
-def _delimited(there: Sequence[str]) -> str:
-    """A single column whose name holds what other files are delimited with."""
+def _delimiter_hint(there: Sequence[str]) -> str:
+    """Return a question for a message if there is a single column, whose name contains another usual delimiter."""
     found = next((mark for mark in (";", "\t", "|") if len(there) == 1 and mark in there[0]), None)
     return "" if found is None else f"; is it delimited by {found!r}? source.delimiter={found!a}"
 

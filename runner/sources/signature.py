@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever its name and the config say."""
+"""Tells what a file is by its first bytes (magic numbers), whatever its name and the config say."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import re
 from typing import Any
 
-HEAD = 64
-# What files begin with, what that is, and what to do where something else was expected.
+HEAD = 64  # bytes at the beginning of a file that are looked at
+# First bytes of a file, what they mean, and what to do if something else was expected.
 SIGNATURES = (
     (b"PAR1", "Parquet", "source=parquet reads it"),
     (b"PARE", "encrypted Parquet", "decrypt it first"),
@@ -28,7 +28,7 @@ COMPRESSED = frozenset({"gzip", "bz2", "zstd", "lz4"})
 
 
 def kind_of(head: bytes) -> tuple[str, str] | None:
-    """What a file that begins like this is, and what to do about it; `None` if it begins like nothing known."""
+    """Return what a file with these first bytes is, and what to do about it; `None` if they are those of no known kind."""
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|\?xml)", head, re.IGNORECASE):
         return WEB
     if known := next(((kind, remedy) for magic, kind, remedy in SIGNATURES if head.startswith(magic)), None):
@@ -37,14 +37,14 @@ def kind_of(head: bytes) -> tuple[str, str] | None:
 
 
 def refuse_other(head: bytes, codec: str | None) -> None:
-    """Refuse what cannot be text, or is not compressed as its name says: parsers find rows in anything.
+    """Raise an error for a file that cannot be text, or is not compressed as its name says: parsers find rows in any bytes.
 
     Args:
-        head: The first bytes of a file of text, as it is stored.
-        codec: How its extension says that it is compressed.
+        head: The first bytes of a file, as it is stored.
+        codec: The compression that its extension names, `None` for none.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The file is something else; the message says what to do.
     """
     found = kind_of(head)
     if found is None or found[0] == codec:
@@ -56,12 +56,17 @@ def refuse_other(head: bytes, codec: str | None) -> None:
 
 
 def _is_binary(head: bytes) -> bool:
-    """Whether there are bytes that no text has, in whatever encoding."""
+    """Return whether there are bytes that no text contains, in any encoding."""
     return re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) is not None or head[:1] in (b"\xff", b"\xfe")
 
 
 def hint(stored: Any, own: str) -> str:
-    """What an open file that could not be read looks like, for people; `own` is what it should be."""
+    """Return for a message what a file that could not be read looks like.
+
+    Args:
+        stored: The open file.
+        own: What it should be, such as `Parquet`.
+    """
     with contextlib.suppress(Exception):  # what could not be read before may be unreadable now
         stored.seek(0)
         found = kind_of(bytes(stored.read(HEAD)))

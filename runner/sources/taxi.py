@@ -1,4 +1,4 @@
-"""The demo's data: a year of taxi rides, made up, the same on every machine.
+"""Generates the demo's data: a year of taxi rides, the same on every machine.
 
 Schema and row counts follow the 2009 files of the public bucket that the classic example reads, so that the
 demo needs no network.
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, Any]
 
 Shares = Mapping[Any, float]
-"""Value to how often it occurs; None is null."""
+"""Value to its share of all rows (0 to 1); None is null."""
 
 YEAR = 2009
-ROW_GROUP = 160_000
-TAXED_FROM = 11  # the month in which New York's MTA tax began
+ROW_GROUP = 160_000  # rows
+TAXED_FROM = 11  # the month (November) in which New York's MTA tax began
 # Rows of each month, January first.
 ROWS = (141062, 133932, 144014, 143087, 148108, 141981, 136394, 136999, 139985, 156198, 142893, 145976)
 VENDORS: Shares = {"VTS": 0.47, "CMT": 0.45, "DDS": 0.08}
@@ -40,7 +40,7 @@ TIMES = (7.3, 4.0, 2.1, 5.4, 9.1, 9.2, 9.8, 9.7, 8.9, 12.5, 11.8, 10.2)
 
 
 def folder() -> Path:
-    """Where the data is kept: below `RUNNER_CACHE` if set, else below the platform's folder for caches."""
+    """Return where the data is kept: below `RUNNER_CACHE` if it is set, else below the platform's folder for caches."""
     given = os.environ.get("RUNNER_CACHE")
     return (Path(given).expanduser() if given else _caches() / "ray-batch-runner") / "taxi-v1"
 
@@ -179,7 +179,7 @@ def _durations(rng: np.random.Generator, distance: Floats) -> np.ndarray[Any, An
 
 
 def _places(rng: np.random.Generator, which: str, rows: int) -> dict[str, Floats]:
-    """Around Midtown, or 0, 0 where the taxi did not know."""
+    """Return longitudes and latitudes around Midtown, or 0, 0 for the rides whose place is unknown."""
     known = _random(rng, rows) > 0.015
     return {
         f"{which}_longitude": _near(rng, -73.98, known),
@@ -198,7 +198,7 @@ def _near(rng: np.random.Generator, center: float, known: np.ndarray[Any, Any]) 
 
 
 def _picks(rng: np.random.Generator, shares: Shares, rows: int) -> np.ndarray[Any, Any]:
-    """Positions in `shares`, each as often as its share."""
+    """Return random positions in `shares`, each as often as its share says."""
     import numpy as np
 
     return np.asarray(rng.choice(len(shares), rows, p=list(shares.values())))

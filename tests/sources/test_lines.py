@@ -75,8 +75,8 @@ JSON_ROWS = {
 def test_every_other_row_is_read_and_each_is_in_its_place(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
-    monkeypatch.setattr(text, "BLOCK", data.draw(st.sampled_from([64, 200, 4096])))
-    monkeypatch.setattr(lines, "PIECE", data.draw(st.sampled_from([16, 100, 4096])))
+    monkeypatch.setattr(text, "BLOCK_BYTES", data.draw(st.sampled_from([64, 200, 4096])))
+    monkeypatch.setattr(lines, "PIECE_BYTES", data.draw(st.sampled_from([16, 100, 4096])))
     which = [True, *data.draw(st.lists(st.booleans(), max_size=30))]
     rows = [data.draw((CSV_ROWS if kind == "csv" else JSON_ROWS)[good]) for good in which]
     path = tmp_path / f"a.{kind}"
@@ -156,7 +156,7 @@ def test_a_bad_row_at_the_end_of_the_first_block_is_found(
 ) -> None:
     """Only a row that the block cuts may be left out of it."""
     (tmp_path / "a.csv").write_text("\n".join(["x,id", *rows, ""]))
-    monkeypatch.setattr(text, "BLOCK", 64)
+    monkeypatch.setattr(text, "BLOCK_BYTES", 64)
     source = Files(str(tmp_path / "a.csv"), "csv", column_types={"x": "int64", "id": "string"}).tolerant()
     fragments, schema = source.inspect(source.inputs())
     assert schema is not None

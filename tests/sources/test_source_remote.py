@@ -21,7 +21,7 @@ from runner.driver.planning import make_shards
 from runner.errors import ConfigError, Incomplete
 from runner.sources.files import Files
 from runner.sources.formats import FormatName
-from runner.sources.opening import Ranges, merged
+from runner.sources.opening import Ranges, merge_ranges
 from runner.storage.locations import locate
 
 TABLE = pa.table({"n": range(1000), "t": [f"{i:04}" for i in range(1000)], "x": [i / 2 for i in range(1000)]})
@@ -128,7 +128,7 @@ def test_a_huge_row_group_is_read_piece_by_piece(s3: S3Server, filled: str, monk
     from runner.sources import parquet
 
     monkeypatch.setattr(parquet, "HELD_BYTES", 100)
-    monkeypatch.setattr(parquet, "LEAST_PIECE", 256)
+    monkeypatch.setattr(parquet, "LEAST_PIECE_BYTES", 256)
     source = Files(filled, "parquet", filters=[["n", "<", 300]], storage_options=s3.storage_options)
     assert read(source, ["t", "n"]).equals(TABLE.select(["t", "n"]).slice(0, 300))
 
@@ -208,7 +208,7 @@ def test_ranges_read_like_a_file(held: list[tuple[int, int]], reads: list[tuple[
 
     content = bytes(range(70))
     ranges, file = Ranges(Bytes(content), "a", len(content)), io.BytesIO(content)
-    ranges.hold([(start, min(end, len(content))) for start, end in held])
+    ranges.prefetch([(start, min(end, len(content))) for start, end in held])
     for at, size in reads:
         assert ranges.seek(at) == file.seek(at)
         assert ranges.read(size) == file.read(size)
@@ -219,7 +219,7 @@ def test_ranges_read_like_a_file(held: list[tuple[int, int]], reads: list[tuple[
 
 @given(RANGES, st.integers(0, 10))
 def test_merged_ranges_cover_the_same_in_order_and_apart(ranges: list[tuple[int, int]], near: int) -> None:
-    found = list(merged(ranges, near))
+    found = list(merge_ranges(ranges, near))
     covered = {at for start, end in found for at in range(start, end)}
     assert {at for start, end in ranges for at in range(start, end)} <= covered
     assert all(end + near < start for (_, end), (start, _) in itertools.pairwise(found))
@@ -228,7 +228,7 @@ def test_merged_ranges_cover_the_same_in_order_and_apart(ranges: list[tuple[int,
 def test_what_is_held_is_not_fetched_again() -> None:
     fs = Bytes(bytes(range(70)))
     ranges = Ranges(fs, "a", 70)
-    ranges.hold([(0, 10), (5, 20)])
+    ranges.prefetch([(0, 10), (5, 20)])
     assert ranges.read(15) == fs.content[:15]
     assert fs.fetched == 1
     ranges.read(20)
@@ -238,10 +238,10 @@ def test_what_is_held_is_not_fetched_again() -> None:
 def test_what_is_held_already_is_kept_until_something_else_is_wanted() -> None:
     fs = Bytes(bytes(range(70)))
     ranges = Ranges(fs, "a", 70)
-    ranges.hold([(0, 70)])
-    ranges.hold([(5, 20), (60, 70)])
+    ranges.prefetch([(0, 70)])
+    ranges.prefetch([(5, 20), (60, 70)])
     assert (ranges.read(70), fs.fetched) == (fs.content, 1)
-    ranges.hold([])
+    ranges.prefetch([])
     ranges.seek(0)
     assert (ranges.read(70), fs.fetched) == (fs.content, 2)
 
