@@ -98,7 +98,7 @@ def _without_credentials() -> Iterator[None]:
         behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         shown = "".join(traceback.format_exception(behind)) if behind else ""
         if behind and shown != hide(shown):
-            error.__context__, error.__cause__ = None, Told(exceptions.whole(behind))
+            error.__context__, error.__cause__ = None, Told(exceptions.full_traceback(behind))
         raise
 
 

@@ -32,7 +32,7 @@ from runner.process.signals import Signals
 from runner.report.report import Report
 from runner.types import Pool
 from runner.words import exceptions
-from runner.words.exceptions import told
+from runner.words.exceptions import describe
 from runner.worker.predict_shards import PredictShards
 
 
@@ -169,8 +169,10 @@ def opened_pool(job: Job, looking: Future[Survey], show: Progress, signals: Sign
         _needed(looking)
         if model.is_to_blame(error) and not isinstance(error, RunnerError):
             what = f"model._target_={job.model.target}: the model cannot be loaded"
-            places = [f"  {line}" for line in exceptions.where(error).splitlines()]
-            raise JobFailed("\n".join([f"{what}: {told(error)}", *places]), details=exceptions.whole(error)) from error
+            places = [f"  {line}" for line in exceptions.user_frames(error).splitlines()]
+            raise JobFailed(
+                "\n".join([f"{what}: {describe(error)}", *places]), details=exceptions.full_traceback(error)
+            ) from error
         raise
     try:
         _needed(looking)

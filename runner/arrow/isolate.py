@@ -1,4 +1,4 @@
-"""The guilty rows of a batch that fails, found by trying halves of what fails."""
+"""Finds the bad rows of a batch that fails: what fails is halved and tried again, until single rows fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Good(NamedTuple):
     result: object
 
     def moved(self, rows: int) -> Good:
-        """The same, counted from a row further up."""
+        """Return the same with its rows counted from `rows` rows further up."""
         return Good(self.start + rows, self.end + rows, self.result)
 
 
@@ -28,7 +28,7 @@ class Guilty(NamedTuple):
     error: Exception
 
     def moved(self, rows: int) -> Guilty:
-        """The same, counted from a row further up."""
+        """Return the same with its rows counted from `rows` rows further up."""
         return Guilty(self.row + rows, self.error)
 
 
@@ -40,7 +40,7 @@ class Failed(NamedTuple):
     error: Exception
 
     def moved(self, rows: int) -> Failed:
-        """The same, counted from a row further up."""
+        """Return the same with its rows counted from `rows` rows further up."""
         return Failed(self.start + rows, self.end + rows, self.error)
 
 

@@ -1,4 +1,4 @@
-"""Which row of a batch each prediction belongs to, where pandas' labels tell: rows are never swapped by position.
+"""Puts predictions that have pandas labels into the order of the batch, and refuses labels that do not tell the order.
 
 A batch as pandas is given with the labels 0, 1, 2, ... A Series or a DataFrame that comes back carries labels again, and often in another
 order: `pd.concat` of what the models of several segments returned, a `sort_values`, a `groupby`. Its rows are put in the order of the
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from runner.arrow.batches import is_a
+from runner.arrow.predictions import is_instance_by_name
 from runner.arrow.schemas import BadPredictions
 
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ SHOWN_LABELS = 3
 
 
 def aligned(predictions: Any, batch: pa.Table, given: Any = None) -> Any:
-    """The predictions with their rows in the order of the batch.
+    """Return the predictions with their rows in the order of the batch.
 
     Args:
         predictions: What the predictor returned.
-        batch: The rows that it was asked for.
-        given: The batch as the predictor got it; it may have been sorted in place since.
+        batch: The rows that it was given.
+        given: The batch in the form that it was given, which the predictor may have sorted in place.
 
     Raises:
         BadPredictions: The labels do not tell which prediction belongs to which row.
     """
     if _is_labelled(predictions):
-        return _taken(predictions, _order(predictions.index, batch))
+        return _reordered(predictions, _order(predictions.index, batch))
     if isinstance(predictions, Mapping):
         return _aligned_columns(predictions, batch, given)
     if getattr(getattr(predictions, "schema", None), "pandas_metadata", None):
@@ -43,15 +43,15 @@ def aligned(predictions: Any, batch: pa.Table, given: Any = None) -> Any:
 
 
 def _is_labelled(values: Any) -> bool:
-    return is_a(values, "pandas", "DataFrame") or is_a(values, "pandas", "Series")
+    return is_instance_by_name(values, "pandas", "DataFrame") or is_instance_by_name(values, "pandas", "Series")
 
 
-def _taken(values: Any, order: Any | None) -> Any:
+def _reordered(values: Any, order: Any | None) -> Any:
     return values if order is None else values.iloc[order]
 
 
 def _aligned_columns(columns: Mapping[Any, Any], batch: pa.Table, given: Any) -> Mapping[Any, Any]:
-    """Each column by its own labels; beside columns in another order, one without labels could mean either order."""
+    """Order each column by its own labels; refuse columns without labels beside reordered ones, since theirs could be either order."""
     orders = {name: _order(values.index, batch) for name, values in columns.items() if _is_labelled(values)}
     bare = [name for name in columns if name not in orders]
     moved = [name for name, order in orders.items() if order is not None]
@@ -62,11 +62,11 @@ def _aligned_columns(columns: Mapping[Any, Any], batch: pa.Table, given: Any) ->
         )
     if bare:
         _refuse_sorted(given, batch.num_rows)
-    return {name: _taken(values, orders.get(name)) for name, values in columns.items()}
+    return {name: _reordered(values, orders.get(name)) for name, values in columns.items()}
 
 
 def _aligned_arrow(table: Any, batch: pa.Table) -> Any:
-    """An Arrow table that was made from a frame holds the frame's labels too: as columns, or as a range in its metadata."""
+    """Order an Arrow table that was made from a DataFrame: it contains the labels as columns, or as a range in its metadata."""
     described = table.schema.pandas_metadata["index_columns"]
     if not described:
         return table
@@ -77,15 +77,15 @@ def _aligned_arrow(table: Any, batch: pa.Table) -> Any:
 
 
 def _order(index: Any, batch: pa.Table) -> Any | None:
-    """For each row of the batch, the position of its prediction; `None` where they are in order.
+    """Return for each row of the batch the position of its prediction; `None` if the predictions are in order.
 
-    An index that has the name of a column holds that column's values (`set_index`, `groupby`), any other the numbers of the rows.
+    An index with the name of a column contains the values of that column (`set_index`, `groupby`). Any other contains row numbers.
     """
     import pandas as pd
 
     rows = batch.num_rows
     if len(index) != rows or (index.name is None and index.equals(pd.RangeIndex(rows))):
-        return None  # another number of rows is told where rows are counted
+        return None  # a wrong number of rows is an error of `to_table`
     named = isinstance(index.name, str) and index.name in batch.column_names
     labels = pd.Index(batch.column(index.name).to_pandas()) if named else pd.RangeIndex(rows)
     if index.equals(labels):
@@ -97,7 +97,7 @@ def _order(index: Any, batch: pa.Table) -> Any | None:
 
 
 def _permutation(index: Any, labels: Any) -> Any | None:
-    """Where in the index each of the labels is; `None` unless it holds each once and no other."""
+    """Return the position of each label in the index; `None` unless the index contains each label once and no other."""
     if index.nlevels > 1 or len(index) != len(labels) or not (index.is_unique and labels.is_unique):
         return None
     order = index.get_indexer(labels)
@@ -117,12 +117,12 @@ def _refusal(index: Any) -> str:
 
 
 def _refuse_sorted(given: Any, rows: int) -> None:
-    """Refuse values without labels where the predictor put its batch in another order in place.
+    """Raise an error if values have no labels and the predictor sorted its batch in place.
 
     Raises:
-        BadPredictions: It did.
+        BadPredictions: It did, so the order of the values is not known.
     """
-    if not is_a(given, "pandas", "DataFrame"):
+    if not is_instance_by_name(given, "pandas", "DataFrame"):
         return
     import pandas as pd
 

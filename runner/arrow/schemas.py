@@ -1,4 +1,4 @@
-"""The schema of predictions: as a config spells it, as a first batch shows it, and how later batches are held to it."""
+"""Fixes the schema of predictions, by the config or by a first batch, and casts later batches to it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class BadPredictions(ValueError):
 
 
 class DoesNotFit(ValueError):
-    """A prediction that the fixed output schema cannot hold."""
+    """The fixed output schema cannot hold a prediction."""
 
 
 def parse_schema(types: Mapping[str, str]) -> pa.Schema:
-    """A declared `predict.output_schema`.
+    """Return `predict.output_schema` as an Arrow schema.
 
     Raises:
-        ValueError: A type name that Arrow does not know, named with its column.
+        ValueError: Arrow does not know a type name; the message names the column.
     """
     import pyarrow as pa
 
@@ -30,12 +30,16 @@ def parse_schema(types: Mapping[str, str]) -> pa.Schema:
 
 
 def parse_type(name: str, spelled: str) -> pa.DataType:
-    """`double`, `string`, `timestamp[us]`, `timestamp[us, tz=UTC]`, `decimal(10, 2)`, `list<float>`, or `list<float>[384]`
-    for vectors of one length.
+    """Return the Arrow type that a text names.
+
+    Args:
+        name: The column, for messages.
+        spelled: Such as `double`, `string`, `timestamp[us]`, `timestamp[us, tz=UTC]`, `decimal(10, 2)`, `list<float>`, or
+            `list<float>[384]` for vectors of one length.
 
     Raises:
-        ValueError: A type name that Arrow does not know, named with its column.
-    """  # noqa: D205
+        ValueError: Arrow does not know the type; the message names the column.
+    """
     import pyarrow as pa
 
     plain = spelled.replace(" ", "")
@@ -56,10 +60,10 @@ def parse_type(name: str, spelled: str) -> pa.DataType:
 
 
 def fixed_schema(probed: pa.Schema) -> pa.Schema:
-    """The schema that a probe fixes, each type normalised to the one that later batches can be cast to.
+    """Return the schema that a first batch fixes: each type becomes the plain one that later batches can be cast to.
 
     Raises:
-        BadPredictions: A column of which the probe saw only nulls.
+        BadPredictions: The first batch has only nulls in a column.
     """
     import pyarrow as pa
 
@@ -72,7 +76,7 @@ def fixed_schema(probed: pa.Schema) -> pa.Schema:
 
 
 def _is_unknown(kind: pa.DataType) -> bool:
-    """Whether the type, or one within it, is that of nothing but nulls."""
+    """Return whether the type, or one nested in it, is the null type."""
     import pyarrow as pa
 
     if pa.types.is_nested(kind):
@@ -81,7 +85,7 @@ def _is_unknown(kind: pa.DataType) -> bool:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, however they are encoded."""
+    """Return the type of the values without their encoding, such as `string` for a dictionary of strings."""
     import pyarrow as pa
 
     if isinstance(kind, pa.BaseExtensionType):
@@ -106,11 +110,11 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast predictions to the fixed schema, without loss but for the rounding of a fraction to a shorter one.
+    """Return the predictions cast to the fixed schema. Nothing is lost, except that fractions may be rounded to a shorter type.
 
     Raises:
         BadPredictions: A column is missing or new.
-        DoesNotFit: A value that the fixed type cannot hold.
+        DoesNotFit: The fixed type cannot hold a value.
     """
     import pyarrow as pa
 
@@ -146,7 +150,7 @@ def _unwrapped(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _overflows(values: pa.ChunkedArray, rounded: pa.ChunkedArray) -> bool:
-    """Whether a finite value became infinite."""
+    """Return whether a finite value became infinite."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -160,10 +164,10 @@ class NotANumber(ValueError):
 
 
 def raise_for_nan(table: pa.Table) -> None:
-    """Refuse predictions that are not a number.
+    """Raise an error if a prediction is NaN.
 
     Raises:
-        NotANumber: One of them.
+        NotANumber: One is; the message names its column.
     """
     for name, column in zip(table.column_names, table.columns, strict=True):
         if any(_has_nan(chunk) for chunk in column.chunks):
@@ -171,7 +175,7 @@ def raise_for_nan(table: pa.Table) -> None:
 
 
 def _has_nan(values: pa.Array) -> bool:
-    """Whether a fraction is NaN or null, however deep it lies. What stands below a null list, map or struct does not count."""
+    """Return whether a fraction is NaN or null, at any depth. Values within a null list, map or struct do not count."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -15,7 +15,7 @@ from runner.process.signals import Signals
 from runner.storage.locations import is_local
 from runner.storage.transience import is_of_storage, is_transient
 from runner.types import Setup
-from runner.words.exceptions import told
+from runner.words.exceptions import describe
 
 FRAMEWORKS = ("pandas", "torch", "sklearn", "transformers", "onnxruntime", "xgboost", "lightgbm", "jax", "tensorflow")
 
@@ -53,7 +53,7 @@ def storage_errors(what: str, refusal: type[RunnerError]) -> Iterator[None]:
         if isinstance(error, RunnerError) or not is_of_storage(error):
             raise
         kind = Incomplete if is_transient(error) else refusal
-        raise kind(f"{what}: cannot be used: {told(error)}") from error
+        raise kind(f"{what}: cannot be used: {describe(error)}") from error
 
 
 @contextlib.contextmanager

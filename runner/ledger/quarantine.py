@@ -47,9 +47,9 @@ class BadRow(NamedTuple):
     def told(self, *, placed: bool = False) -> str:
         """For people; with the place in the user's code that raised it, where that is asked for."""
         if self.text is not None:
-            return exceptions.fit(f"{self.fragment.input.name} {self.error}")
-        place = f" ({found})" if placed and (found := exceptions.place(self.error)) else ""
-        return f"{hide(self.fragment.input.name)} row {self.number}: {exceptions.told(self.error)}{place}"
+            return exceptions.clipped(f"{self.fragment.input.name} {self.error}")
+        place = f" ({found})" if placed and (found := exceptions.innermost_frame(self.error)) else ""
+        return f"{hide(self.fragment.input.name)} row {self.number}: {exceptions.describe(self.error)}{place}"
 
 
 def unreadable(fragment: Fragment, row: Unreadable) -> BadRow:
@@ -113,7 +113,7 @@ def _whole(reader: Reader, fragment: Fragment, bad: Sequence[BadRow]) -> pa.Tabl
     own, places = _own(rows, fragment, bad)
     errors = [
         [type(row.error).__name__ for row in bad],
-        [exceptions.fit(exceptions.words(row.error), exceptions.RECORD) for row in bad],
+        [exceptions.clipped(exceptions.message_of(row.error), exceptions.RECORD) for row in bad],
     ]
     before = rows.column(RAW).to_pylist() if RAW in rows.column_names else [None] * len(bad)
     raw = pa.array([text if row.text is None else row.text for row, text in zip(bad, before, strict=True)], pa.string())

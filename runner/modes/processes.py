@@ -17,7 +17,7 @@ from runner.modes.fit import ONLY_RAY, fit
 from runner.modes.serve import ROWS, UP
 from runner.modes.work import packed
 from runner.predictor import weights
-from runner.process import apart
+from runner.process import children
 from runner.process.pulse import Moving
 from runner.process.threads import thread_environment
 from runner.types import Auto, Done, Fit, Lost, Mode, ModelSource, Pool, Positive, Resources, Setup, Work
@@ -82,7 +82,7 @@ def _keep(parcel: weights.Parcel, file: IO[bytes]) -> None:
 class _Member:
     """A process: its call, whether it is up, and whether it has ever answered."""
 
-    apart: apart.Apart
+    child: children.Child
     ticket: int | None = None
     up: bool = False
     proven: bool = False
@@ -101,7 +101,7 @@ class ProcessPool:
 
     def _create(self) -> _Member:
         files, environment = [self._model.fileno()], thread_environment(self._setup.num_threads)
-        started = apart.start("runner.modes.serve", files, environment)
+        started = children.start("runner.modes.serve", files, environment)
         started.pipe.send((self._setup.num_threads, self._setup.packages))
         return _Member(started)
 
@@ -117,7 +117,7 @@ class ProcessPool:
         member = next(member for member in self._members if member.ticket is None)
         member.ticket = ticket
         try:
-            member.apart.pipe.send_bytes(packed(work))
+            member.child.pipe.send_bytes(packed(work))
         except ConnectionError:  # it died while it had nothing to do
             self._ended.append(self._bury(member))
 
@@ -127,7 +127,7 @@ class ProcessPool:
             ended = list(self._ended)
             self._ended.clear()
             return ended
-        busy: dict[Any, _Member] = {member.apart.pipe: member for member in self._members if member.ticket is not None}
+        busy: dict[Any, _Member] = {member.child.pipe: member for member in self._members if member.ticket is not None}
         if not busy:
             time.sleep(timeout)
             return []
@@ -136,7 +136,7 @@ class ProcessPool:
     def _collect(self, member: _Member) -> Iterator[Done]:
         assert member.ticket is not None
         try:
-            message = member.apart.pipe.recv_bytes()
+            message = member.child.pipe.recv_bytes()
         except (EOFError, ConnectionError):
             yield self._bury(member)
             return
@@ -154,7 +154,7 @@ class ProcessPool:
     def _bury(self, member: _Member) -> Done:
         assert member.ticket is not None
         self._moving.over(member.ticket)
-        reason = f"worker process {member.apart.obituary()}"
+        reason = f"worker process {member.child.wait_and_describe_end()}"
         self._stillborn += not member.proven
         if self._stillborn > STILLBORN * len(self._members):
             raise Incomplete(
@@ -173,7 +173,7 @@ class ProcessPool:
     def abandon(self, ticket: int) -> None:
         """Kill the process that has the call."""
         member = next(member for member in self._members if member.ticket == ticket)
-        member.apart.stop()
+        member.child.stop()
         self._moving.over(ticket)
         self._replace(member)
 
@@ -184,5 +184,5 @@ class ProcessPool:
     def close(self) -> None:
         """End all processes, and close the file with the model."""
         for member in self._members:
-            member.apart.stop()
+            member.child.stop()
         self._model.close()

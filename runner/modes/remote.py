@@ -13,7 +13,7 @@ from runner.modes.work import perform
 from runner.predictor import weights
 from runner.predictor.shipping import Delivered
 from runner.process.pulse import PULSE
-from runner.process.signals import forks_by_default
+from runner.process.signals import use_default_handlers_in_forks
 from runner.process.threads import limit_threads
 from runner.types import Answer, Caller, Lost, ModelSource, Setup, Vitals
 
@@ -87,7 +87,7 @@ def execute(model: Box, work: bytes, ticket: int) -> Answer:
     sys.path.extend(entry for entry in model.path if entry not in sys.path)
     limit_threads(model.num_threads)
     PULSE.begin(partial(report_rows, model.key, ticket))
-    forks_by_default()  # Ray has a handler of its own for SIGTERM, and blocks SIGINT
+    use_default_handlers_in_forks()  # Ray has a handler of its own for SIGTERM, and blocks SIGINT
     return perform(work, model)
 
 

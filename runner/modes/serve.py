@@ -12,7 +12,7 @@ from typing import Any
 from runner.modes.work import perform
 from runner.predictor import weights
 from runner.predictor.shipping import Delivered
-from runner.process import apart, program
+from runner.process import children, program
 from runner.process.pulse import PULSE
 from runner.process.threads import import_ahead, limit_threads
 
@@ -26,7 +26,7 @@ def serve(pipe: Connection[Any, Any], number: int) -> None:
     Raises:
         EOFError, ConnectionError: Nobody is at the other end any more.
     """
-    apart.belong_to(os.getppid())
+    children.end_with_parent(os.getppid())
     num_threads, packages = pipe.recv()
     import_ahead(packages)
     limit_threads(num_threads)
@@ -40,6 +40,6 @@ def serve(pipe: Connection[Any, Any], number: int) -> None:
 
 if __name__ == "__main__":
     program.begin()
-    pipe, [model] = apart.inherited()
+    pipe, [model] = children.inherited_pipe_and_files()
     with contextlib.suppress(EOFError, ConnectionError):  # whoever started this process needs it no more
         serve(pipe, model)

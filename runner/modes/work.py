@@ -27,6 +27,6 @@ def perform(content: bytes, model: Model) -> Answer:
     try:
         work: Work = pickle.loads(content)
     except Exception as error:
-        what = f"a worker cannot unpickle its work: {exceptions.told(error)}; {REMEDY}"
-        return Failure("", "model", what, exceptions.whole(error), exceptions.where(error))
+        what = f"a worker cannot unpickle its work: {exceptions.describe(error)}; {REMEDY}"
+        return Failure("", "model", what, exceptions.full_traceback(error), exceptions.user_frames(error))
     return with_vitals(work.run(model), model)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.process.event_loop import event_loop
-from runner.process.signals import raise_as_error
+from runner.process.signals import raise_from_user_code
 from runner.types import Predictor, Raised
 
 
@@ -95,7 +95,7 @@ def _as_error(outcome: Any) -> Any:
     if not isinstance(outcome, Raised):
         return outcome
     try:
-        raise_as_error(outcome.error, "the predictor")
+        raise_from_user_code(outcome.error, "the predictor")
     except Exception as error:
         return Raised(error)
 

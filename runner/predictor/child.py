@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from runner.predictor.calling import LocalCaller
-from runner.process import apart, program
+from runner.process import children, program
 from runner.types import Raised, Rejected
 from runner.words import exceptions
 from runner.words.secrets import known, learn
@@ -36,7 +36,7 @@ class Child:
     def __init__(self, portable: bytes) -> None:
         """Take the pickled pair of (is it a loader, loader or predictor)."""
         self._portable = portable
-        self._apart: apart.Apart | None = None
+        self._child: children.Child | None = None
         self._concurrency = 1
 
     @property
@@ -59,39 +59,41 @@ class Child:
         """
         return [_unpacked(each) for each in self._answer(self._running(), pickle.dumps(batches))]
 
-    def _running(self) -> apart.Apart:
-        if self._apart is not None:
-            return self._apart
-        child = self._apart = apart.start("runner.predictor.child")
+    def _running(self) -> children.Child:
+        if self._child is not None:
+            return self._child
+        child = self._child = children.start("runner.predictor.child")
         [packed] = self._answer(child, pickle.dumps(known()), self._portable)
         found = _unpacked(packed)
         if isinstance(found, Raised):
             self.close()
-            raise Unloadable(f"the model cannot be loaded in a worker: {exceptions.told(found.error)}") from found.error
+            raise Unloadable(
+                f"the model cannot be loaded in a worker: {exceptions.describe(found.error)}"
+            ) from found.error
         self._concurrency = found
         return child
 
-    def _answer(self, child: apart.Apart, *messages: bytes) -> list[bytes]:
+    def _answer(self, child: children.Child, *messages: bytes) -> list[bytes]:
         try:
             for message in messages:
                 child.pipe.send_bytes(message)
             answer: list[bytes] = pickle.loads(child.pipe.recv_bytes())
         except (EOFError, ConnectionError):
-            self._apart = None
+            self._child = None
             # Not "from" the broken pipe, which would look like trouble with a network.
-            raise ProcessDied(f"the predictor's process {child.obituary()}") from None
+            raise ProcessDied(f"the predictor's process {child.wait_and_describe_end()}") from None
         return answer
 
     def close(self) -> None:
         """End the child."""
-        if self._apart is not None:
-            self._apart.stop()
-            self._apart = None
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
 
 
 def serve(pipe: Connection[Any, Any]) -> None:
     """The child's life: credentials that no text may hold and the model come first, then batches until the pipe is closed."""
-    apart.belong_to(os.getppid())
+    children.end_with_parent(os.getppid())
     learn(pickle.loads(pipe.recv_bytes()))
     caller = _obtained(pipe.recv_bytes())
     pipe.send_bytes(pickle.dumps([_packed(caller if isinstance(caller, Raised) else caller.concurrency)]))
@@ -124,7 +126,10 @@ def _packed(outcome: Any) -> bytes:
 
 def _travelling(outcome: Any) -> Any:
     if isinstance(outcome, Raised):
-        return Raised(_portable(outcome.error)), (exceptions.where(outcome.error), exceptions.whole(outcome.error))
+        return Raised(_portable(outcome.error)), (
+            exceptions.user_frames(outcome.error),
+            exceptions.full_traceback(outcome.error),
+        )
     if isinstance(outcome, Rejected) and isinstance(outcome.errors, Mapping):
         outcome = replace(outcome, errors={row: _portable(error) for row, error in outcome.errors.items()})
     return outcome, None
@@ -137,7 +142,7 @@ def _portable(error: Any) -> Any:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(exceptions.told(error))
+        return RuntimeError(exceptions.describe(error))
     return error
 
 
@@ -145,10 +150,10 @@ def _unpacked(packed: bytes) -> Any:
     """The outcome; a traceback has travelled as text."""
     outcome, place = pickle.loads(packed)
     if isinstance(outcome, Raised):
-        exceptions.keep(outcome.error, place)
+        exceptions.attach_remote_traceback(outcome.error, place)
     return outcome
 
 
 if __name__ == "__main__":
     program.begin()
-    serve(apart.inherited()[0])
+    serve(children.inherited_pipe_and_files()[0])

@@ -16,8 +16,8 @@ from runner.predictor import weights
 from runner.predictor.calling import LocalCaller, refuse_wrong_parts
 from runner.predictor.vitals import private_bytes
 from runner.predictor.weights import Parcel
-from runner.process.overlap import background, fulfil
-from runner.process.signals import raise_as_error
+from runner.process.overlap import background, run_into_future
+from runner.process.signals import raise_from_user_code
 from runner.process.threads import limit_threads
 from runner.types import Predictor, Vitals
 
@@ -34,7 +34,7 @@ def loaded(load: Callable[[], Predictor]) -> Predictor:
     try:
         predictor = load()
     except BaseException as error:
-        raise_as_error(error, "the loader")
+        raise_from_user_code(error, "the loader")
     if not callable(predictor):
         method = "; return its method: `return m.predict`" if callable(getattr(predictor, "predict", None)) else ""
         raise TypeError(f"the loader returned {predictor!r:.60}; expected a function of a batch{method}")
@@ -109,7 +109,7 @@ class Shipper:
         if self._coming is None:
             self._needed(None)
             self._coming = Future()
-            fulfil(self._coming, self._load)
+            run_into_future(self._coming, self._load)
         return self._coming.result()
 
     def _load(self) -> Predictor:

@@ -1,6 +1,6 @@
-"""Reading ahead of the predictor and writing behind it: threads, and between them hand-overs that hold little.
+"""Overlaps reading, predicting and writing: background threads, and short bounded queues between them.
 
-The predictor itself stays on the thread that asked for it.
+The predictor itself is always called on the thread that asked for predictions.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ from typing import Generic, TypeVar
 K = TypeVar("K")
 T = TypeVar("T")
 
-DEPTH = 2  # items that a hand-over holds
+DEPTH = 2  # items that a queue holds
 
 
 class Handover(Generic[T]):
-    """A short queue from one thread to another; either of them may end it."""
+    """A bounded queue from one thread to another, which either of them may end.
+
+    `queue.Queue` cannot do that: a thread that waits for room would wait for ever once nobody reads, and an error of the writing thread
+    would not reach the reading one.
+    """
 
     def __init__(self) -> None:
-        """Nothing is held."""
+        """Begin empty."""
         self._changed = threading.Condition()
         self._held: deque[T] = deque()
         self._ended = self._left = False
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Hand an item over, waiting for room; `False` once nobody takes any more."""
+        """Add an item, after waiting for room; return `False` if the reading thread has stopped reading."""
         with self._changed:
             self._changed.wait_for(lambda: self._left or len(self._held) < DEPTH)
             if not self._left:
@@ -41,20 +45,20 @@ class Handover(Generic[T]):
             return not self._left
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more comes; `error` is raised where the items are taken, after the last of them."""
+        """Say that no more items come. If there is an `error`, the reading thread gets it after the last item."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def leave(self) -> None:
-        """Nobody takes any more."""
+        """Say that nobody reads any more; what is in the queue is dropped."""
         with self._changed:
             self._left = True
             self._held.clear()
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
-        """Yield what is handed over, waiting for it."""
+        """Yield the items, waiting for each, until the writing thread ends."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._held or self._ended)
@@ -67,15 +71,15 @@ class Handover(Generic[T]):
             raise self._error
 
 
-class Ahead(Generic[K, T]):
-    """Iterators that threads run ahead of whoever takes their items; a context that ends them.
+class ReadAhead(Generic[K, T]):
+    """Runs iterators in background threads, ahead of the thread that takes their items. As a context manager, it ends them.
 
-    At most `threads` of them run at once, each a few items ahead, and none that lies more than `threads` after the one whose items
-    are being taken: what is held stays small, however many there are.
+    At most `threads` iterators run at once, each at most `DEPTH` items ahead. An iterator starts only when it is at most `threads`
+    places after the one whose items are being taken. So little is in memory, however many iterators there are.
     """
 
     def __init__(self, sources: Mapping[K, Callable[[], Iterator[T]]], threads: int = 1) -> None:
-        """Take what makes the iterators, in the order in which they will be taken."""
+        """Take functions that make the iterators, by key, in the order in which their items will be taken."""
         self._sources = list(sources.values())
         self._index = {key: i for i, key in enumerate(sources)}
         self._streams: list[Handover[T]] = [Handover() for _ in sources]
@@ -83,8 +87,8 @@ class Ahead(Generic[K, T]):
         self._changed = threading.Condition()
         self._begun = self._at = 0
 
-    def __enter__(self) -> Ahead[K, T]:
-        """Begin."""
+    def __enter__(self) -> ReadAhead[K, T]:
+        """Start the threads."""
         for _ in range(min(self._threads, len(self._sources))):
             background(self._work)
         return self
@@ -92,11 +96,11 @@ class Ahead(Generic[K, T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what still runs, at its next item."""
+        """End the iterators that still run, each at its next item."""
         self._move_to(len(self._sources))
 
     def take(self, key: K) -> Iterator[T]:
-        """Yield the items of one iterator; those before it are given up."""
+        """Yield the items of one iterator; those before it in the order are ended."""
         index = self._index[key]
         self._move_to(index)
         yield from self._streams[index]
@@ -110,10 +114,10 @@ class Ahead(Generic[K, T]):
 
     def _work(self) -> None:
         while (index := self._next()) is not None:
-            fill(self._streams[index], self._sources[index]())
+            fill_queue(self._streams[index], self._sources[index]())
 
     def _next(self) -> int | None:
-        """The iterator to run now; waits until it is near enough."""
+        """Wait until the next iterator is near enough to the one being taken; return its index, `None` after the last."""
         with self._changed:
             self._changed.wait_for(lambda: self._begun <= self._at + self._threads)
             index = max(self._begun, self._at)
@@ -121,8 +125,8 @@ class Ahead(Generic[K, T]):
             return index if index < len(self._sources) else None
 
 
-def fill(stream: Handover[T], items: Iterator[T]) -> None:
-    """Hand over what an iterator yields, and how it ends; what is no `Exception` is raised here too."""
+def fill_queue(stream: Handover[T], items: Iterator[T]) -> None:
+    """Put the items of an iterator into a queue, then its end or its error. An error that is no `Exception` is raised here too."""
     try:
         for item in items:
             if not stream.put(item):
@@ -134,19 +138,20 @@ def fill(stream: Handover[T], items: Iterator[T]) -> None:
             raise
 
 
-class Threads:
-    """Threads that do one thing after another, as many as there is to do at once; they do not keep the process alive.
+class DaemonThreads:
+    """A pool of daemon threads that grows to as many as are busy at once.
 
-    A new thread for each thing would cost more: native libraries keep memory for every thread, and set it up anew.
+    `ThreadPoolExecutor` would keep the process alive until every thread has ended, and it has a fixed size. A new thread for each task
+    would cost more: native libraries keep memory for every thread, and set it up anew.
     """
 
     def __init__(self) -> None:
-        """None is started yet."""
+        """Begin without a thread."""
         self._tasks: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._idle = threading.Semaphore(0)
 
     def do(self, act: Callable[[], object]) -> None:
-        """Do something, which must not raise, in a thread that has nothing to do, else in a new one."""
+        """Run a function, which must not raise, in an idle thread, or in a new one if there is none."""
         if not self._idle.acquire(blocking=False):
             threading.Thread(target=self._work, name="background", daemon=True).start()
         self._tasks.put(act)
@@ -158,19 +163,19 @@ class Threads:
 
 
 @lru_cache(maxsize=1)
-def _threads(pid: int) -> Threads:  # noqa: ARG001 (a fork has none of its parent's threads)
-    return Threads()
+def _threads(pid: int) -> DaemonThreads:  # noqa: ARG001 (a fork has none of its parent's threads)
+    return DaemonThreads()
 
 
 def background(act: Callable[[], T]) -> Future[T]:
-    """Start to do something in a thread that does not keep the process alive."""
+    """Run a function in a daemon thread; return the future of its result."""
     future: Future[T] = Future()
-    _threads(os.getpid()).do(partial(fulfil, future, act))
+    _threads(os.getpid()).do(partial(run_into_future, future, act))
     return future
 
 
-def fulfil(future: Future[T], act: Callable[[], T]) -> None:
-    """Do something now; the future has what came of it."""
+def run_into_future(future: Future[T], act: Callable[[], T]) -> None:
+    """Run a function now, and set its result or its error on the future."""
     try:
         future.set_result(act())
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""How a process of ours begins and ends: its standard files always work, and nothing that the user's code left running keeps it."""
+"""Begins and ends a process: writing to its standard files never fails, and nothing that the user's code left running keeps it alive."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-PATIENCE_SECONDS = 3.0  # for threads and exit handlers, once the job's records are written
+PATIENCE_SECONDS = 3.0  # that threads and exit handlers get, after the job's records are written
 
 
 class _Unfailing(io.FileIO):
-    """A standard file whose reader may go away: from then on, what is written to it goes nowhere."""
+    """A standard file that never raises when it is written to.
+
+    Once a write has failed, because the reader is gone or the disk is full, the file descriptor is replaced by the null device. That is
+    done to the descriptor and not only to this object, because native code and child processes write to the same descriptor.
+    """
 
     def write(self, data: Any) -> int:
-        """Write all of it to whoever reads; a full pipe that does not block is waited for."""
+        """Write all bytes; if the pipe is full and does not block, wait until it can be written to."""
         try:
             while (count := super().write(data)) is None:
                 select.select([], [self], [])
@@ -32,7 +36,7 @@ class _Unfailing(io.FileIO):
 
 
 def _silence(number: int) -> None:
-    """Open an unwritable standard file on the null device, for this process, its native code and its children."""
+    """Replace a standard file by the null device, for this process, its native code and its children."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, number)
     os.close(null)
@@ -41,9 +45,9 @@ def _silence(number: int) -> None:
 def begin() -> None:
     """Make sure that standard input, output and error are open, and that writing to them never raises.
 
-    This comes before any other file is opened: a file gets the lowest free number, so with `2>&-` a data file would become
-    number 2, and every warning would be written into it. A part that is written is written, whoever reads what is said of it: a
-    pipe that was closed (`| head`), a full disk or a terminal that hung up silences the file and fails nothing.
+    To be called before any other file is opened. A new file gets the lowest free descriptor: if the shell closed stderr (`2>&-`), a data
+    file would get number 2, and every warning would be written into it. And what is printed about a part must not decide whether the
+    part is written: a closed pipe (`| head`), a full disk or a terminal that hung up silences a standard file and fails nothing.
     """
     for number in (0, 1, 2):
         try:
@@ -56,7 +60,7 @@ def begin() -> None:
 
 
 def _stream(number: int, before: Any) -> io.TextIOWrapper:
-    """A text stream as Python would have made it, except that it fails for no reader and no character."""
+    """Return a text stream as Python would make it, except that neither a lost reader nor any character makes it fail."""
     if before is not None:
         before.flush()
     raw = _Unfailing(number, "w", closefd=False)
@@ -71,11 +75,14 @@ def _stream(number: int, before: Any) -> io.TextIOWrapper:
 
 
 def end(code: int) -> NoReturn:
-    """Leave with an exit code, whatever threads and processes the user's code has left running.
+    """Exit with a code, whatever threads and processes the user's code has left running.
 
-    Python waits for every thread that is no daemon and for every child of `multiprocessing`, for ever if need be. The job is over:
-    children are ended now, and threads and exit handlers get a few seconds. After that, the exit handlers run here if a thread kept
-    Python from coming to them (they save what coverage or a profiler has measured), and the process ends.
+    `sys.exit` alone may never end: Python waits for every non-daemon thread and for every child of `multiprocessing`. `os._exit` alone
+    would skip the exit handlers, in which coverage and profilers save what they have measured. So children are killed now, and
+    `sys.exit` gets `PATIENCE_SECONDS`. A daemon thread then ends the process; if Python has not reached the exit handlers by then, because
+    it still waits for a thread, the daemon thread calls them first. A second one ends the process if a handler hangs, after twice the time.
+
+    Python calls the handlers in reverse order, so the one that is registered here, `reached.set`, is the first.
     """
     _end_children()
     reached = threading.Event()

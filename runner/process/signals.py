@@ -1,8 +1,15 @@
-"""SIGINT, SIGTERM and SIGHUP: the first asks the job to drain what is in flight, the second stops it at once.
+"""Handles SIGINT, SIGTERM and SIGHUP: the first lets the job finish what is in flight, the second stops it at once.
 
-How a signal is handled is inherited: what ignores SIGTERM has children that ignore it, and a pool of theirs waits for ever for the
-processes that it told to end. So no signal is ever ignored here: handlers are Python functions, which end where another program is
-run, and hooks around `os.fork` put the earlier handlers back in a process that forks.
+How a signal is handled is inherited by child processes, and the user's code may start some. If this process ignored SIGTERM (`SIG_IGN`),
+they would ignore it too, and a `multiprocessing.Pool` of the user's would wait for ever for workers that it asked to terminate. So no
+signal is ever set to `SIG_IGN` here; the handlers are Python functions:
+
+- When another program is executed, the system resets handlers that are functions to the default. Only `SIG_IGN` would survive.
+- A fork keeps them, though. So hooks around `os.fork` put the earlier handlers back in the new process. Between the fork and that moment,
+  a signal would still run our handler in the new process, which would note it there and do nothing. So signals are blocked before the
+  fork and unblocked after it, in both processes; one that comes meanwhile waits.
+
+The hooks run for `os.fork` in Python only. A fork in native code keeps our handlers until it executes a program.
 """
 
 from __future__ import annotations
@@ -24,28 +31,32 @@ DEFAULTS: dict[int, Any] = {
     signal.SIGHUP: signal.SIG_DFL,
 }
 
-_heeded = {
-    "by us": False,
-    "came": False,
-}  # whether signals are handled here, so that a KeyboardInterrupt is one only if one came
-_in_forks: dict[int, Any] = {}  # what a process that forks from this one does with a signal, by its number
+# Whether this module handles signals, and whether one came. While it does, a KeyboardInterrupt is one only if a signal came: the user's
+# code may raise it too.
+_state = {"handled here": False, "came": False}
+_handlers_in_forks: dict[int, Any] = {}  # signal number to the handler that a forked process gets
 _forking = threading.local()
 
 
-def forks_by_default() -> None:
-    """Processes that fork from this one handle signals as a new Python does, whatever this one does with them."""
-    _in_forks.update(DEFAULTS)
-    _heeded["by us"] = True
+def use_default_handlers_in_forks() -> None:
+    """Make processes that fork from this one handle signals as a new Python does, whatever this process does with them."""
+    _handlers_in_forks.update(DEFAULTS)
+    _state["handled here"] = True
 
 
-def raise_as_error(error: BaseException, who: str) -> NoReturn:
-    """Raise what the user's code raised; what would end this process, such as `sys.exit`, as an error of that code.
+def raise_from_user_code(error: BaseException, who: str) -> NoReturn:
+    """Raise what the user's code raised, but as a `RuntimeError` if it would end this process, such as `sys.exit`.
+
+    Args:
+        error: What the user's code raised.
+        who: What raised it, for the message, such as `the predictor`.
 
     Raises:
+        Exception: The error itself.
         KeyboardInterrupt: A signal came.
-        RuntimeError: What is no `Exception`, in words.
+        RuntimeError: The error is no `Exception`; the message describes it.
     """
-    interrupted = isinstance(error, KeyboardInterrupt) and (_heeded["came"] or not _heeded["by us"])
+    interrupted = isinstance(error, KeyboardInterrupt) and (_state["came"] or not _state["handled here"])
     if isinstance(error, Exception) or interrupted:
         raise error
     called = (
@@ -54,9 +65,9 @@ def raise_as_error(error: BaseException, who: str) -> NoReturn:
     raise RuntimeError(f"{who} {called}") from error
 
 
-def disregard() -> None:
-    """Do nothing on a signal, here alone; system calls that it interrupts go on."""
-    forks_by_default()
+def do_nothing_on_signals() -> None:
+    """Do nothing on a signal in this process; forks of it handle signals by default. System calls that one interrupts go on."""
+    use_default_handlers_in_forks()
     for number in SIGNALS:
         signal.signal(number, _nothing)
         signal.siginterrupt(number, False)
@@ -67,71 +78,71 @@ def _nothing(number: int, frame: FrameType | None) -> None:
     pass
 
 
-def _hold() -> None:
-    """Before a fork: a signal that comes to the new process before it has its own handlers must wait for them."""
+def _block_signals() -> None:
+    """Block signals before a fork: one that reaches the new process must wait until that process has its handlers."""
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _go_on() -> None:
+def _unblock_in_parent() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
-def _begin_as_fork() -> None:
-    for number, handler in _in_forks.items():
+def _restore_in_child() -> None:
+    for number, handler in _handlers_in_forks.items():
         signal.signal(number, handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask - _in_forks.keys())
-    _in_forks.clear()
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask - _handlers_in_forks.keys())
+    _handlers_in_forks.clear()
 
 
-os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=_begin_as_fork)
+os.register_at_fork(before=_block_signals, after_in_parent=_unblock_in_parent, after_in_child=_restore_in_child)
 
 
 class Signals:
-    """A context in which the first signal is only noted, from the moment that work may be in flight.
+    """A context manager within which a first signal is only noted if work may be in flight.
 
     Attributes:
-        number: The signal that came, 0 for none.
-        in_flight: Whether there may be work that a first signal lets finish; before, it stops at once.
+        number: The signal that came first, 0 for none.
+        in_flight: Whether there may be work that a first signal lets finish; otherwise a first signal stops the job at once.
     """
 
     def __init__(self, grace_period: float = 0.0) -> None:
-        """Nothing has come yet; `grace_period` is the seconds that follow a first signal."""
+        """Begin without a signal; `grace_period` is how many seconds work in flight gets after the first one."""
         self.number, self.in_flight = 0, False
         self._grace_period, self._came = grace_period, 0.0
         self._before: dict[int, Any] = {}
 
     def asked(self) -> bool:
-        """Whether the job was asked to stop."""
-        self._install()  # again: ray.init puts its own handler for SIGTERM in place
+        """Return whether a signal asked the job to stop."""
+        self._install()  # each time, because ray.init replaces our handler for SIGTERM by its own
         return self.number != 0
 
     def expired(self) -> bool:
-        """Whether the grace after a first signal is over."""
+        """Return whether the grace period after a first signal is over."""
         return self.number != 0 and time.monotonic() - self._came > self._grace_period
 
     def raise_if_asked(self) -> None:
-        """Stop here if the job was asked to.
+        """Raise an error if a signal asked the job to stop.
 
         Raises:
-            Interrupted: It was.
+            Interrupted: It did.
         """
         if self.asked():
             raise Interrupted(self.number)
 
     def __enter__(self) -> Signals:
-        """Take over the handlers; only a process's main thread can."""
+        """Install the handlers; on another thread than the main one nothing is installed, since Python does not allow it."""
         self._install()
-        _heeded.update({"by us": bool(self._before), "came": False})
+        _state.update({"handled here": bool(self._before), "came": False})
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the handlers back that were there; a second signal ends like a first one that was drained."""
-        _heeded["by us"] = False
+        """Restore the earlier handlers. After a second signal the error is `Interrupted`, as after a first one."""
+        _state["handled here"] = False
         for number, handler in self._before.items():
             signal.signal(number, handler)
-            _in_forks.pop(number, None)
+            _handlers_in_forks.pop(number, None)
         if isinstance(error, KeyboardInterrupt) and self.number:
             raise Interrupted(self.number) from None
 
@@ -143,10 +154,10 @@ class Signals:
             if current != self._note and not (number == signal.SIGHUP and current == signal.SIG_IGN):  # `nohup`
                 with contextlib.suppress(ValueError):
                     signal.signal(number, self._note)
-                    _in_forks[number] = self._before.setdefault(number, current or signal.SIG_DFL)
+                    _handlers_in_forks[number] = self._before.setdefault(number, current or signal.SIG_DFL)
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        _heeded["came"] = True
+        _state["came"] = True
         second, self.number = self.number != 0, self.number or number
         if second or not self.in_flight:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A worker's process: what it is called, the threads of its native libraries, what it imports ahead of its first call."""
+"""Sets up a worker's process: its name in records, the threads of its native libraries, what it imports before its first call."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def where_i_am() -> str:
-    """`host:pid`."""
+    """Return `host:pid`."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def thread_environment(num_threads: int) -> dict[str, str]:
-    """What a worker's environment must hold before its native libraries start their pools."""
+    """Return the variables that a worker's environment must have before its native libraries start their thread pools."""
     return dict.fromkeys(THREAD_VARIABLES, str(num_threads))
 
 
 def import_ahead(packages: Sequence[str]) -> None:
-    """Import what will be needed, while there is nothing else to do; what fails here is told where it matters."""
+    """Import packages that will be needed, while the worker has nothing else to do; an error is raised when the package is used."""
     for name in packages:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
 
 
 def limit_threads(num_threads: int) -> None:
-    """Bound the thread pools of Arrow, torch and BLAS in this process."""
+    """Limit the thread pools of Arrow, torch and BLAS in this process to so many threads each."""
     import pyarrow as pa
 
     os.environ.update(thread_environment(num_threads))

@@ -144,5 +144,5 @@ def ended(report: Report, error: BaseException | None, when: str) -> None:
     report.exit_code = code if code is not None else 130 if stopped else 1
     report.status = "interrupted" if stopped else "incomplete" if report.exit_code == Incomplete.exit_code else "failed"
     report.next_command = None if isinstance(error, TooManyBadRows) else report.command
-    details = getattr(error, "details", "") or exceptions.whole(error)
+    details = getattr(error, "details", "") or exceptions.full_traceback(error)
     report.error = Problem(getattr(error, "kind", "") or type(error).__name__, str(error), details)

@@ -19,7 +19,7 @@ from runner.storage.locations import absolute
 from runner.storage.parallel import map_in_threads
 from runner.storage.transience import is_of_storage, is_transient, retrying
 from runner.types import SaveMode, Shard, Sink, Written
-from runner.words.exceptions import told
+from runner.words.exceptions import describe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +132,7 @@ class Files(Sink):
             found = None if not_ours else formats.culprit(self._format, given.table)
             if found is None:
                 raise
-            raise DoesNotFit(f"sink.format={self.format} cannot hold {found}: {told(error)}") from error
+            raise DoesNotFit(f"sink.format={self.format} cannot hold {found}: {describe(error)}") from error
         return given.rows
 
     def examine(self, shard: Shard, size: int | None = None) -> Written | None:

@@ -16,7 +16,8 @@ from datetime import timedelta
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
-from runner.arrow.batches import decoded, from_flat, rebatch
+from runner.arrow.batches import rebatch
+from runner.arrow.predictions import array_from_numpy, decode_run_ends
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +90,7 @@ def grouped(schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[pa.Table]
     """The tables in the stored schema, regrouped by rows: how they come in pieces does not show."""
     import pyarrow as pa
 
-    for table in rebatch((decoded(each).cast(schema) for each in tables), group_rows(schema)):
+    for table in rebatch((decode_run_ends(each).cast(schema) for each in tables), group_rows(schema)):
         yield pa.table([_whole(column) for column in table.columns], schema=schema)
 
 
@@ -101,7 +102,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     array = pa.concat_arrays([pa.nulls(0, column.type), *column.chunks])
     if array.null_count == 0 and not pa.types.is_nested(array.type):
         return array
-    return array.take(from_flat(np.arange(len(array))))
+    return array.take(array_from_numpy(np.arange(len(array))))
 
 
 def unwritable(format: Format, schema: pa.Schema) -> list[str]:  # noqa: A002
@@ -187,7 +188,7 @@ class Csv:
         stored = stored_schema(schema)
         with csv.CSVWriter(file, stored) as writer:
             for table in tables:
-                writer.write_table(decoded(table).cast(stored))
+                writer.write_table(decode_run_ends(table).cast(stored))
 
     def count_rows(self, file: IO[bytes]) -> int:
         """By parsing it block by block; in a file of one column, a blank line is a null."""
@@ -256,7 +257,7 @@ class Jsonl:
         stored = stored_schema(schema)
         spelled = pa.schema([pa.field(column.name, _with_spelled_times(column.type)) for column in stored])
         for table in tables:
-            for batch in decoded(table).cast(stored).cast(spelled).to_batches(max_chunksize=LINES):
+            for batch in decode_run_ends(table).cast(stored).cast(spelled).to_batches(max_chunksize=LINES):
                 lines = (json.dumps(in_json(row), ensure_ascii=False, allow_nan=False) for row in batch.to_pylist())
                 file.write("".join(f"{line}\n" for line in lines).encode())
 

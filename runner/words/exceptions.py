@@ -1,4 +1,4 @@
-"""What others wrote, made fit for a terminal and for a record: errors in a few lines, where in the user's code, no more than is read."""
+"""Turns errors of other people's code into short, safe text: what was raised, where in the user's code, without credentials."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ from pathlib import Path
 
 from runner.words.secrets import hide
 
-LINE = 2_000  # characters of what somebody else's error says
-RECORD = 10_000  # of the same where it is kept with a row
-WHOLE = 50_000  # of a traceback
-FRAME = 200  # of one line about a frame
+LINE = 2_000  # characters of an error's message that are shown
+RECORD = 10_000  # characters of it that are recorded with a row
+WHOLE = 50_000  # characters of a traceback that are kept
+FRAME = 200  # characters of one line about a frame
 DEEP = 8  # frames of one error that are shown
-LED_TO_IT = 3  # errors before the last that are shown
+LED_TO_IT = 3  # errors that led to the last one, and are shown with it
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 OURS = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("runner", "models"))  # the built-in models, too
 PACKAGES = re.compile(r".*[/\\](?:site|dist)-packages[/\\]([^/\\]+).*")
 HANDED_OVER = futures.__file__
 STANDARD = sysconfig.get_paths()["stdlib"]
-FRAMEWORKS = {"Python", "fsspec", "hydra", "pyarrow", "ray"}  # which call the user's code, or are called by ours
-TOLD = "_told_where"  # on an error that came from another process: what was told of it there
+FRAMEWORKS = {"Python", "fsspec", "hydra", "pyarrow", "ray"}  # they call the user's code, or our code calls them
+REMOTE = "_remote_traceback"  # attribute of an error from another process: its frames and its traceback, as text
 
 
 def escaped(text: str) -> str:
-    """The text with its control characters spelled out: raw, they could move the cursor, clear the screen or turn text round."""
+    """Return the text with its control characters escaped: raw, they could move the cursor, clear the screen or reverse text."""
     return UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def fit(text: str, most: int = LINE) -> str:
-    """The text without credentials, of so many characters at most, and how many more there were.
+def clipped(text: str, most: int = LINE) -> str:
+    """Return the text without credentials, cut to `most` characters, with a note of how many more there were.
 
-    It is cut before credentials are looked for, which takes long in megabytes, and with a margin, in which a credential may end.
+    The text is cut before credentials are searched, because a search through megabytes takes long. The cut leaves a margin of 4,096
+    characters, so that a credential that begins before `most` is found whole.
     """
     begun = hide(text[: most + 4_096])
     more = max(len(text) - most, 0)
     return escaped(begun[:most]) + (f" ... ({more:,} more characters)" if more else "")
 
 
-def told(error: BaseException) -> str:
-    """An error by its type and its words."""
-    return fit(f"{type(error).__name__}: {words(error)}")
+def describe(error: BaseException) -> str:
+    """Return the type and the message of an error in a short text."""
+    return clipped(f"{type(error).__name__}: {message_of(error)}")
 
 
-def words(error: BaseException) -> str:
-    """What an error says, and the notes added to it."""
+def message_of(error: BaseException) -> str:
+    """Return the message of an error, with the notes that were added to it."""
     try:
         text = str(error)
     except Exception as broken:
@@ -59,41 +60,41 @@ def words(error: BaseException) -> str:
     return "\n".join([text, *(str(note) for note in notes)] if isinstance(notes, list) else [text])
 
 
-def whole(error: BaseException) -> str:
-    """The whole traceback, with what led to it; of a very long one the beginning and the end."""
-    text = getattr(error, TOLD, ("", ""))[1] or "".join(traceback.format_exception(error))
+def full_traceback(error: BaseException) -> str:
+    """Return the traceback of an error and of those that led to it; of a very long one, its beginning and its end."""
+    text = getattr(error, REMOTE, ("", ""))[1] or "".join(traceback.format_exception(error))
     if len(text) > WHOLE:
         text = f"{text[: WHOLE // 2]}\n... ({len(text) - WHOLE:,} characters) ...\n{text[-(WHOLE // 2) :]}"
     return escaped(hide(text))
 
 
-def where(error: BaseException) -> str:
-    """A line for each place in the user's code that an error came through, and for what led to it; `""` if there is none."""
-    if told := getattr(error, TOLD, None):
-        return str(told[0])
-    return "\n".join(fit(line, FRAME) for line in _lines(error))
+def user_frames(error: BaseException) -> str:
+    """Return a line for each frame of the user's code in an error and in those that led to it; `""` if there is no such frame."""
+    if remote := getattr(error, REMOTE, None):
+        return str(remote[0])
+    return "\n".join(clipped(line, FRAME) for line in _lines_about(error))
 
 
-def place(error: BaseException) -> str:
-    """The innermost place in the user's code, `""` if there is none."""
-    own = [line for line in where(error).splitlines() if line.startswith("at ")]
+def innermost_frame(error: BaseException) -> str:
+    """Return the innermost frame of the user's code as `at file:line in function`, `""` if there is none."""
+    own = [line for line in user_frames(error).splitlines() if line.startswith("at ")]
     return own[-1].partition(": ")[0] if own else ""
 
 
-def keep(error: BaseException, told: tuple[str, str]) -> None:
-    """Note on an error from another process what `where` and `whole` told there: a traceback does not travel."""
+def attach_remote_traceback(error: BaseException, remote: tuple[str, str]) -> None:
+    """Store on an error what `user_frames` and `full_traceback` returned in the process that raised it: pickle drops tracebacks."""
     with contextlib.suppress(AttributeError, TypeError):
-        setattr(error, TOLD, tuple(map(hide, told)))
+        setattr(error, REMOTE, tuple(map(hide, remote)))
 
 
-def _lines(error: BaseException) -> list[str]:
-    """What to tell of an error and of those that led to it, unless no code of the user's is among their frames."""
+def _lines_about(error: BaseException) -> list[str]:
+    """Return the lines about an error and those that led to it; none if the user's code has no frame in any of them."""
     home = _home(_frames(error))
-    lines = _own(error, home)
+    lines = _own_lines(error, home)
     for each in error.exceptions[:LED_TO_IT] if isinstance(error, BaseExceptionGroup) else ():
-        lines += [f"holds {type(each).__name__}: {words(each)}", *_own(each, home)]
+        lines += [f"holds {type(each).__name__}: {message_of(each)}", *_own_lines(each, home)]
     for how, before in islice(_led_to(error), LED_TO_IT):
-        lines += [f"{how} {type(before).__name__}: {words(before)}", *_own(before, home)]
+        lines += [f"{how} {type(before).__name__}: {message_of(before)}", *_own_lines(before, home)]
     return lines if any(line.startswith("at ") for line in lines) else []
 
 
@@ -108,18 +109,18 @@ def _led_to(error: BaseException) -> Iterator[tuple[str, BaseException]]:
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """Without ours, and without those by which a thread hands over what another raised."""
+    """Return the frames of an error without ours, and without those of `concurrent.futures`, which only pass an error on."""
     frames = traceback.extract_tb(error.__traceback__)
     return [each for each in frames if not each.filename.startswith((*OURS, HANDED_OVER))]
 
 
-def _own(error: BaseException, home: str) -> list[str]:
-    """The user's own frames; of what lies below them only the innermost, by the package that it is of."""
+def _own_lines(error: BaseException, home: str) -> list[str]:
+    """Return lines about the frames of the user's own code, and about the innermost frame of a package that it called."""
     frames = _frames(error)
     own = [frame for frame in frames if _package(frame) in ("", home)]
     if len(own) > DEEP:
         own = [*own[:2], *own[2 - DEEP :]]
-    lines = [f"at {_short(frame.filename)}:{frame.lineno} in {frame.name}: {frame.line or ''}" for frame in own]
+    lines = [f"at {_short_path(frame.filename)}:{frame.lineno} in {frame.name}: {frame.line or ''}" for frame in own]
     if own and frames[-1] is not own[-1]:
         lines.append(
             f"in {_package(frames[-1])}: {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}"
@@ -128,13 +129,13 @@ def _own(error: BaseException, home: str) -> list[str]:
 
 
 def _home(frames: list[traceback.FrameSummary]) -> str:
-    """The package whose function we called: the user's own code may be an installed one."""
+    """Return the package whose function our code called: the user's own code may be an installed package."""
     name = _package(frames[0]) if frames else ""
     return "" if name in FRAMEWORKS else name
 
 
 def _package(frame: traceback.FrameSummary) -> str:
-    """The installed package that a frame is of, `Python` for the standard library, `""` for code of the user's own."""
+    """Return the installed package that a frame belongs to, `Python` for the standard library, `""` for other code."""
     if found := PACKAGES.fullmatch(frame.filename):
         return found[1].removesuffix(".py")
     if frame.filename.endswith((".pyx", ".pxi", ".pxd")):  # compiled: a path from where it was built
@@ -142,8 +143,8 @@ def _package(frame: traceback.FrameSummary) -> str:
     return "Python" if frame.filename.startswith((STANDARD, "<frozen")) else ""
 
 
-def _short(path: str) -> str:
-    """A path as people name it: from the working directory, if it lies below."""
+def _short_path(path: str) -> str:
+    """Return a path relative to the working directory if it lies below that."""
     with contextlib.suppress(ValueError, OSError):
         return str(Path(path).relative_to(Path.cwd()))
     return path

@@ -1,4 +1,4 @@
-"""Colour for people: what has gone wrong stands out on a terminal; nothing else, and nowhere else."""
+"""Colours the word `error:` or `failed:` at the beginning of a line red, on terminals only."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ RED, PLAIN = "\033[1;31m", "\033[0m"
 
 
 def wrong(line: str) -> str:
-    """The word that says that something has gone wrong, at the beginning of a line."""
+    """Return the word at the beginning of a line that says that something has gone wrong, `""` if there is none."""
     return next((word for word in WRONG if line.startswith(word)), "")
 
 
 def painted(line: str) -> str:
-    """The line with that word in red, for stderr."""
+    """Return the line with that word in red if stderr shows colours."""
     word = wrong(line)
     return f"{RED}{word}{PLAIN}{line.removeprefix(word)}" if word and _coloured() else line
 
 
 def marked(text: str) -> Text:
-    """The same for a rich console, which knows by itself whether there is colour."""
+    """Return the same for a rich console, which decides by itself whether to show colours."""
     from rich.text import Text
 
     shown = Text(text)
@@ -34,6 +34,6 @@ def marked(text: str) -> Text:
 
 
 def _coloured() -> bool:
-    """Whether stderr is a terminal and nobody has said no (https://no-color.org)."""
+    """Return whether stderr is a terminal that shows colours, and `NO_COLOR` is not set (https://no-color.org)."""
     refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return not refused and sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()

@@ -1,8 +1,8 @@
-"""Keep credentials out of everything that is written: which keys hold one, a config without them, and `hide` for every text.
+"""Hides credentials in everything that is shown or recorded, and finds those that a config holds in plain text.
 
-`hide` is the one redactor: what is shown to people or recorded passes through it. It knows the secret values themselves: those that
-`learn` was told of (a config's, once it is resolved) and those of the process's own environment. Workers are given what the driver
-knows together with their work, in memory.
+Every text that is shown to people or recorded passes through `hide`. It knows the secret values themselves: those that were given to
+`learn` (the values of a config, once it is resolved) and those in the process's own environment. Workers receive the values that the
+driver knows together with their work, in memory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from runner.words.credentials import (
 )
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
-MENTION = re.compile(  # within a mapping that was typed as one
+MENTION = re.compile(  # a secret key within a mapping that was typed on the command line
     r"(secret|password|passwd|private_key|account_key|access_key|api_?key|token|authorization|cookie)\w*\s*['\"]?\s*:",
     re.IGNORECASE,
 )
 ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
-LONGEST = 120
+LONGEST = 120  # characters of a value in a message
 
 
 def literals(node: Any) -> list[str]:
-    """Keys of an unresolved config that hold a secret in plain text, directly or by reference, not as `${oc.env:NAME}`."""
+    """Return the keys of an unresolved config that hold a secret in plain text, directly or by a reference to another key."""
     return [key for key, value in _leaves(node, "") if _is_literal(key, value, node)]
 
 
@@ -57,7 +57,7 @@ def _is_literal(key: str, value: Any, root: Any) -> bool:
 
 
 def _plain_text(value: Any, root: Any, depth: int) -> bool:
-    """Whether a secret key's value is there to read; `${vars.password}` is followed to what it refers to."""
+    """Return whether the config itself contains the value of a secret key; `${vars.password}` is followed to that key."""
     if isinstance(value, bool) or value in (None, "", "???") or is_harmless(value):
         return False
     if not isinstance(value, str) or "${" not in value:
@@ -72,7 +72,7 @@ def _at(root: Any, name: str) -> Any:
 
 
 def redacted(node: Any, key: str = "") -> Any:
-    """A copy with every secret's value hidden; references to the environment stay."""
+    """Return a copy of a config with the value of every secret key hidden; references to the environment stay."""
     if isinstance(node, Mapping):
         return {name: redacted(value, f"{key}.{name}") for name, value in node.items()}
     if isinstance(node, list):
@@ -83,12 +83,12 @@ def redacted(node: Any, key: str = "") -> Any:
 
 
 def holds_password(uri: Any) -> bool:
-    """Whether a URI carries a password or a signature, as in `sftp://user:password@host/`."""
+    """Return whether a URI contains a password or a signature, as in `sftp://user:password@host/`."""
     return isinstance(uri, str) and any(True for _ in looks_like_one(uri))
 
 
 def shown(key: str, value: Any) -> str:
-    """`key=value` for a message, as it would be typed, without secrets: any storage option may be one."""
+    """Return `key=value` for a message, as it would be typed, without secrets. Any storage option counts as a secret."""
     text = HIDDEN if "storage_options" in key else _spelled(redacted(value, key))
     return f"{key}={text if len(text) <= LONGEST else text[:LONGEST] + '...'}"
 
@@ -106,7 +106,7 @@ def _spelled(value: Any) -> str:
 
 
 def shown_override(override: str) -> str:
-    """An override as it was typed, its value hidden where it may hold a secret."""
+    """Return an override as it was typed, with its value hidden if it may contain a secret."""
     key, mark, value = re.sub(r"\\(.)", r"\1", override).partition("=")  # Hydra escapes what it repeats
     path = key.lstrip("+~")
     hidden = is_secret(path) or "storage_options" in path or MENTION.search(value) or holds_password(value)
@@ -115,9 +115,9 @@ def shown_override(override: str) -> str:
 
 # ---------------------------------------------------------------- the values themselves
 
-SHORTEST = 4  # characters: what is shorter would hide half of every text
-NUMBER = 6  # digits, below which a value is like any count of rows
-LONG = 8  # characters, from which a value is hidden also within longer words
+SHORTEST = 4  # characters: hiding shorter values would hide half of every text
+NUMBER = 6  # digits: shorter numbers are like any count of rows
+LONG = 8  # characters: values of this length are also hidden within longer words
 ORDINARY = frozenset(
     {"true", "false", "none", "null", "test", "demo", "user", "root", "admin", "local", "default", "anonymous"}
 )
@@ -125,7 +125,7 @@ _learnt: set[str] = set()
 
 
 def learn(values: Iterable[str]) -> None:
-    """From now on `hide` hides these as well."""
+    """Make `hide` hide these values as well from now on."""
     new = {each for value in values for each in (value, *_pieces(value)) if _is_telling(each)} - _learnt
     if new:
         _learnt.update(new)
@@ -133,7 +133,7 @@ def learn(values: Iterable[str]) -> None:
 
 
 def _pieces(value: str) -> list[str]:
-    """What else of a value must not be seen: the token after `Bearer`, the lines of a key, the parts of a connection string."""
+    """Return the parts of a value that are secrets alone: the token after `Bearer`, lines of a key, parts of a connection string."""
     return [piece for piece in re.split(r"[\s;,=]+", value) if len(piece) >= LONG and not _is_word(piece)]
 
 
@@ -142,12 +142,12 @@ def _is_word(value: str) -> bool:
 
 
 def known() -> frozenset[str]:
-    """What `hide` knows in this process, for another process to learn."""
+    """Return the values that `hide` was given in this process, so that another process can `learn` them."""
     return frozenset(_learnt)
 
 
 def _is_telling(value: str) -> bool:
-    """Whether hiding a value hides a secret and not half of every text: `true`, `0000` and the path of a file do not count."""
+    """Return whether a value is worth hiding: `true`, `0000` and the path of an existing file are not secrets."""
     return (
         len(value) >= SHORTEST
         and len(set(value)) > 2
@@ -158,12 +158,12 @@ def _is_telling(value: str) -> bool:
 
 
 def secret_values(raw: Any, resolved: Any, key: str = "") -> Iterator[str]:
-    """The credentials in a config: values of secret keys, passwords in URIs, and what a secretly named variable gave.
+    """Yield the credentials in a config: values of secret keys, passwords in URIs, and values of variables with a secret's name.
 
     Args:
         raw: The config as it was written, with its references.
-        resolved: The same, resolved.
-        key: Where both stand.
+        resolved: The same config with its references resolved.
+        key: The key whose value both are; `""` for the whole config.
     """
     if isinstance(resolved, Mapping):
         for name, value in resolved.items():
@@ -192,10 +192,10 @@ def learn_environment() -> None:
 
 
 def hide(text: str) -> str:
-    """The text without credentials: with `***` in place of every value that is known, and of what looks like one.
+    """Return the text with `***` in place of every known secret value, and of everything that looks like a credential.
 
-    A value of 8 characters and more is hidden wherever it stands, a shorter one or a plain word only where it stands alone, and what
-    has fewer than 4 characters (a number: 6) or is an ordinary word (`true`) never: else a text would be all stars.
+    A value of 8 characters or more is hidden anywhere. A shorter one, or a plain word, is hidden only where it stands alone. A value of
+    fewer than 4 characters (a number: 6 digits) or an ordinary word (`true`) is never hidden, because a text would then be all stars.
     """
     text = without_lookalikes(text)
     pattern = _pattern()
@@ -203,7 +203,7 @@ def hide(text: str) -> str:
 
 
 def hidden(node: Any) -> Any:
-    """A copy of plain data with every text in it hidden; keys stay."""
+    """Return a copy of plain data with every text in it passed through `hide`; keys stay as they are."""
     if isinstance(node, Mapping):
         return {name: hidden(value) for name, value in node.items()}
     if isinstance(node, list | tuple):
@@ -218,7 +218,7 @@ def _pattern() -> re.Pattern[str] | None:
 
 
 def _forms(value: str) -> set[str]:
-    """A value as messages spell it: plain, in a URL, in JSON, in Python."""
+    """Return the spellings of a value in messages: as it is, in a URL, in JSON, in Python."""
     return {value, quote(value), quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1], repr(value)[1:-1]}
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
 
-from runner.process.overlap import Ahead
+from runner.process.overlap import ReadAhead
 from runner.storage.locations import is_local
 from runner.types import Answer, Fragment, Model, Outcome, Shard
 from runner.words.secrets import learn
@@ -43,7 +43,7 @@ class PredictShards:
         fragments = [fragment for shard in self.shards for fragment in self.order.fragments(shard)]
         sources = {fragment: partial(self.order.read, fragment) for fragment in fragments}
         try:
-            with held(model, self.care) as caller, Ahead(sources, threads_for(fragments)) as ahead:
+            with held(model, self.care) as caller, ReadAhead(sources, threads_for(fragments)) as ahead:
                 predicting = self.order.predicting(caller, self.care.pieces)
                 return self._outcomes(ShardRun(self.order, shard, predicting, ahead.take) for shard in self.shards)
         except Trouble as error:

@@ -6,9 +6,9 @@ import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from runner.arrow.batches import to_table
 from runner.arrow.isolate import Guilty, without
 from runner.arrow.labels import aligned
+from runner.arrow.predictions import to_table
 from runner.arrow.schemas import BadPredictions
 from runner.types import Rejected
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner.ledger import quarantine
 from runner.ledger.quarantine import BadRow
-from runner.process.overlap import Handover, background, fill
+from runner.process.overlap import Handover, background, fill_queue
 from runner.process.pulse import PULSE
 from runner.process.threads import where_i_am
 from runner.storage.publishing import asking, confirming
@@ -49,7 +49,7 @@ class ShardRun:
         started, before = time.perf_counter(), self._predicting.seconds
         tables: Handover[pa.Table] = Handover()
         self.written = background(partial(self._write, tables))
-        fill(tables, self._tables())
+        fill_queue(tables, self._tables())
         self._seconds, self._predicted = time.perf_counter() - started, self._predicting.seconds - before
 
     def _write(self, tables: Handover[pa.Table]) -> Written:

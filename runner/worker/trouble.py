@@ -23,8 +23,8 @@ class Trouble(Exception):
 def in_one_line(error: BaseException) -> str:
     """An error in one line, without credentials; before the text of an error that is not ours stands its type."""
     if isinstance(error, BadPredictions | DoesNotFit | ConfigError):
-        return exceptions.fit(str(error))
-    return exceptions.told(error)
+        return exceptions.clipped(str(error))
+    return exceptions.describe(error)
 
 
 def failure_of(shard: Shard, error: Exception, part: str = "") -> Failure:
@@ -38,9 +38,11 @@ def failure_of(shard: Shard, error: Exception, part: str = "") -> Failure:
     error = next((each for each in _led_to(error) if isinstance(each, Trouble)), error)
     if isinstance(error, Trouble):
         cause = error.__cause__ or error
-        return Failure(shard.id, error.kind, str(error), exceptions.whole(cause), exceptions.where(cause))
+        return Failure(
+            shard.id, error.kind, str(error), exceptions.full_traceback(cause), exceptions.user_frames(cause)
+        )
     what = f"{part or shard.name} cannot be written: {in_one_line(error)}"
-    return Failure(shard.id, _kind(error), what, exceptions.whole(error), exceptions.where(error))
+    return Failure(shard.id, _kind(error), what, exceptions.full_traceback(error), exceptions.user_frames(error))
 
 
 def _led_to(error: BaseException | None) -> Iterator[BaseException]:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ids import shown
 
-from runner.arrow.batches import rebatch, to_input, to_table
+from runner.arrow.batches import rebatch, to_input
+from runner.arrow.predictions import to_table
 from runner.arrow.schemas import BadPredictions, DoesNotFit, conform, fixed_schema, parse_schema, parse_type
 
 # ---------------------------------------------------------------- rebatch

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from test_job import job, parts, write_input
 
 from runner import JobFailed
-from runner.arrow.batches import to_table
 from runner.arrow.labels import aligned
+from runner.arrow.predictions import to_table
 from runner.arrow.schemas import BadPredictions
 
 ORDERS = st.integers(1, 20).flatmap(lambda rows: st.permutations(range(rows)))

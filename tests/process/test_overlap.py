@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_job import job, parts, predicted, write_input
 
 from runner import Incomplete, JobFailed, run
-from runner.process.overlap import DEPTH, Ahead, Handover, background, fill
+from runner.process.overlap import DEPTH, Handover, ReadAhead, background, fill_queue
 from runner.sinks import formats
 
 
@@ -48,7 +48,7 @@ def all_closed(log: list[str]) -> bool:
 @given(st.lists(st.integers(0, 7), max_size=9), st.integers(1, 4))
 def test_everything_comes_in_order(lengths: list[int], threads: int) -> None:
     sources = {i: partial(counting, length, []) for i, length in enumerate(lengths)}
-    with Ahead(sources, threads) as ahead:
+    with ReadAhead(sources, threads) as ahead:
         assert [list(ahead.take(i)) for i in sources] == [list(range(length)) for length in lengths]
 
 
@@ -56,7 +56,7 @@ def test_everything_comes_in_order(lengths: list[int], threads: int) -> None:
 def test_little_is_read_before_it_is_taken(threads: int) -> None:
     log: list[str] = []
     sources = {name: partial(counting, 10, log, name) for name in "abcdefgh"}
-    with Ahead(sources, threads) as ahead:
+    with ReadAhead(sources, threads) as ahead:
         assert next(ahead.take("a")) == 0
         assert settled(lambda: len(log) >= threads * (DEPTH + 1) + 1)
         time.sleep(0.05)
@@ -66,7 +66,7 @@ def test_little_is_read_before_it_is_taken(threads: int) -> None:
 
 def test_short_ones_are_not_read_far_ahead() -> None:
     log: list[str] = []
-    with Ahead({name: partial(counting, 1, log, name) for name in "abcdefgh"}, 1) as ahead:
+    with ReadAhead({name: partial(counting, 1, log, name) for name in "abcdefgh"}, 1) as ahead:
         assert list(ahead.take("a")) == [0]
         time.sleep(0.05)
         assert {entry[0] for entry in log} <= {"a", "b"}
@@ -81,7 +81,7 @@ def failing() -> Iterator[int]:
 
 def test_an_error_comes_after_what_was_read_and_the_next_goes_on() -> None:
     sources: dict[str, Callable[[], Iterator[int]]] = {"bad": failing, "good": partial(counting, 3, [])}
-    with Ahead(sources) as ahead:
+    with ReadAhead(sources) as ahead:
         taken = ahead.take("bad")
         assert next(taken) == 1
         with pytest.raises(OSError, match="broken"):
@@ -91,7 +91,7 @@ def test_an_error_comes_after_what_was_read_and_the_next_goes_on() -> None:
 
 def test_what_is_given_up_is_closed() -> None:
     log: list[str] = []
-    with Ahead({name: partial(counting, 100, log, name) for name in "abc"}) as ahead:
+    with ReadAhead({name: partial(counting, 100, log, name) for name in "abc"}) as ahead:
         assert next(ahead.take("a")) == 0
         assert list(ahead.take("c")) == list(range(100))
         assert "aclosed" in log
@@ -102,7 +102,7 @@ def test_what_is_given_up_is_closed() -> None:
 def test_who_hands_over_learns_that_nobody_takes() -> None:
     handover: Handover[int] = Handover()
     log: list[str] = []
-    future = background(lambda: fill(handover, counting(100, log)))
+    future = background(lambda: fill_queue(handover, counting(100, log)))
     assert next(iter(handover)) == 0
     handover.leave()
     future.result(20)

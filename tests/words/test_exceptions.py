@@ -83,8 +83,8 @@ def test_a_process_of_the_predictors_own_hands_its_frames_over() -> None:
     finally:
         child.close()
     assert isinstance(raised.error, KeyError)
-    assert exceptions.where(raised.error).splitlines()[-1].endswith("return CODES[name]")
-    assert "Traceback (most recent call last)" in exceptions.whole(raised.error)
+    assert exceptions.user_frames(raised.error).splitlines()[-1].endswith("return CODES[name]")
+    assert "Traceback (most recent call last)" in exceptions.full_traceback(raised.error)
 
 
 def test_what_led_to_it_and_notes_are_shown(tmp_path: Path) -> None:
@@ -117,11 +117,11 @@ def test_quarantined_rows_tell_the_place_of_the_first(tmp_path: Path) -> None:
 
 
 def test_a_text_is_short_and_moves_no_cursor() -> None:
-    shown = exceptions.fit("\x1b[2J\x9b\r\u202e" + "y" * 50_000_000)
+    shown = exceptions.clipped("\x1b[2J\x9b\r\u202e" + "y" * 50_000_000)
     assert len(shown) < exceptions.LINE + 100
     assert shown.startswith(r"\x1b[2J\x9b\r\u202ey")
     assert shown.endswith("more characters)")
-    assert exceptions.fit("plain\ntext\twith ümlauts 漢字") == "plain\ntext\twith ümlauts 漢字"
+    assert exceptions.clipped("plain\ntext\twith ümlauts 漢字") == "plain\ntext\twith ümlauts 漢字"
 
 
 def test_an_error_whose_text_cannot_be_had_has_a_text() -> None:
@@ -129,7 +129,7 @@ def test_an_error_whose_text_cannot_be_had_has_a_text() -> None:
         def __str__(self) -> str:
             raise ValueError
 
-    assert exceptions.told(Broken()) == "Broken: (its text cannot be had: ValueError)"
+    assert exceptions.describe(Broken()) == "Broken: (its text cannot be had: ValueError)"
 
 
 def test_a_huge_error_is_short_everywhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from runner.process import apart
+from runner.process import children
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_group_does_not_reach_a_process_that_is_starting(number: signal.Signals) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    child = apart.start("runner.predictor.child")
+    child = children.start("runner.predictor.child")
     try:
         for _ in range(20):
             child.process.send_signal(number)
