@@ -1,6 +1,6 @@
-"""Columns of a batch of any kind, and a model's output as named columns.
+"""Reads columns from a batch of any kind, and gives names to a model's output.
 
-A batch is what `predict.input` says: a DataFrame, an Arrow table, or a dict of NumPy arrays or CPU tensors.
+A batch has the type that `predict.input` says: a DataFrame, an Arrow table, or a dict of NumPy arrays or CPU tensors.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def names(batch: Any) -> list[str]:
-    """The batch's column names, in its order.
+    """Return the names of a batch's columns, in its order.
 
     Raises:
-        TypeError: It is no batch.
+        TypeError: The value is no batch.
     """
     if isinstance(batch, Mapping):
         return list(batch)
@@ -36,10 +36,10 @@ def names(batch: Any) -> list[str]:
 
 
 def require(batch: Any, columns: Sequence[str]) -> None:
-    """Check that the batch has these columns.
+    """Raise an error if the batch lacks one of these columns.
 
     Raises:
-        WrongColumns: Some are missing; the message names them, and the remedy.
+        WrongColumns: Columns are missing; the message names them and says what to do.
     """
     present = names(batch)
     if any(column not in present for column in columns):
@@ -47,7 +47,7 @@ def require(batch: Any, columns: Sequence[str]) -> None:
 
 
 def matrix(batch: Any, columns: Sequence[str], dtype: str) -> Array:
-    """Columns side by side, converted in one pass.
+    """Return columns as one matrix, converted in one pass.
 
     Args:
         batch: A batch of any kind.
@@ -73,7 +73,11 @@ def matrix(batch: Any, columns: Sequence[str], dtype: str) -> Array:
 
 
 def frame(batch: Any, columns: Sequence[str] | None) -> pd.DataFrame:
-    """The batch as a DataFrame of these columns, `None` for all it has.
+    """Return a batch as a DataFrame.
+
+    Args:
+        batch: A batch of any kind.
+        columns: The columns of the result; `None` for all that the batch has.
 
     Raises:
         ValueError: A column is missing.
@@ -89,7 +93,7 @@ def frame(batch: Any, columns: Sequence[str] | None) -> pd.DataFrame:
 
 
 def named(values: Array, output: str | list[str]) -> dict[str, Array]:
-    """A model's output as named columns.
+    """Return a model's output as named columns.
 
     Args:
         values: Shape `[rows]`, `[rows, 1]` or `[rows, k]`.
@@ -116,7 +120,7 @@ def named(values: Array, output: str | list[str]) -> dict[str, Array]:
 
 
 def squeezed(values: Array) -> Array:
-    """Scalars where each row has one value, else unchanged."""
+    """Return a matrix of one column as a vector; everything else is returned unchanged."""
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
@@ -125,7 +129,7 @@ def _is_frame(batch: Any) -> bool:
 
 
 def _array(batch: Any, name: str) -> Array:
-    """One column as NumPy sees it; nulls are NaN, or None among objects."""
+    """Return one column as a NumPy array; nulls are NaN, or None in an array of objects."""
     import numpy as np
 
     if isinstance(batch, Mapping):
@@ -140,11 +144,11 @@ def _array(batch: Any, name: str) -> Array:
 def _fill(into: Array, name: str, values: Array) -> None:
     import numpy as np
 
-    if values.dtype.kind in "mMSU":  # NumPy would turn dates into numbers of ticks without a word
+    if values.dtype.kind in "mMSU":  # NumPy would convert dates to numbers of ticks without a warning
         raise ValueError(f"column {name!r} is {values.dtype}, not numeric; compute features from it in model.collate")
     try:
         with np.errstate(invalid="raise" if into.dtype.kind == "i" else "ignore", over="raise"):
-            into[:] = values  # raise, or null becomes the smallest integer
+            into[:] = values  # `invalid="raise"`, because NaN would become the smallest integer
     except (TypeError, ValueError, FloatingPointError) as error:
         raise ValueError(
             f"column {name!r} ({values.dtype}) has values that do not convert to {into.dtype}: {error}"

@@ -1,4 +1,4 @@
-"""Model files, wherever they lie."""
+"""Fetches model files from a local disk or any storage, and explains what is wrong with one that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from runner.storage.folder import open_input
 from runner.storage.locations import absolute, is_local
 from runner.words.plain import first_line
 
-HUB = re.compile(r"[\w.-]+/[\w-]+(\.\d[\w.-]*)?")  # how a model is named on a hub: organization/name
-OTHERS = (".json", ".ubj", ".onnx", ".pb", ".gguf", ".keras", ".h5")  # files of other frameworks
+HUB = re.compile(r"[\w.-]+/[\w-]+(\.\d[\w.-]*)?")  # the name of a model on a hub: organization/name
+OTHERS = (".json", ".ubj", ".onnx", ".pb", ".gguf", ".keras", ".h5")  # extensions of other frameworks' files
 
 Artifact = Path | bytes
-"""A model file: where it lies on the local disk, or what it holds."""
+"""A model file: its path on the local disk, or its content."""
 
 
 def name_problems(option: str, path: str) -> list[str]:
-    """The problem of a `model.path` that, by its name, is no file which this option reads; none if it may be one.
+    """Return a problem if a `model.path`, by its name alone, cannot be a file that this option of `model` reads.
 
     Args:
-        option: The model's option.
-        path: As given.
+        option: The option, such as `sklearn`.
+        path: The path as it was given.
+
+    Returns:
+        One message, or none.
     """
     own = "a loader of your own reads it: model=custom model._target_=package.module.load"
     if path.endswith(".py"):
@@ -41,14 +44,14 @@ def name_problems(option: str, path: str) -> list[str]:
 
 
 def fetch(uri: str, storage_options: Mapping[str, Any] | None = None) -> Artifact:
-    """Bring a model file to where libraries can read it.
+    """Return a model file in a form that libraries can read.
 
     Args:
         uri: A local path or any fsspec URI; `s3://anonymous@bucket/key` needs no credentials.
         storage_options: fsspec's options for the URI's protocol.
 
     Returns:
-        The absolute path of a local file, else the content: nothing is left on disk.
+        The absolute path of a local file; of a remote one its content, so that no copy stays on the disk.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -64,12 +67,19 @@ def fetch(uri: str, storage_options: Mapping[str, Any] | None = None) -> Artifac
 
 
 def readable(artifact: Artifact) -> str | io.BytesIO:
-    """What libraries take that read a path or an open file; open anew, so from its beginning."""
+    """Return a path or a new open file, at its beginning, for libraries that take either."""
     return io.BytesIO(artifact) if isinstance(artifact, bytes) else str(artifact)
 
 
 def unreadable(uri: str, artifact: Artifact, what: str, error: Exception) -> ValueError:
-    """The error of a library that was given a file which is not `what` it reads, in one line for people."""
+    """Return an error of one line for a model file that a library could not read.
+
+    Args:
+        uri: `model.path`.
+        artifact: The file.
+        what: What the library reads, such as `joblib`.
+        error: What the library raised.
+    """
     if isinstance(error, ModuleNotFoundError):
         return ValueError(f"model.path={uri} needs the package {error.name}, which is not installed here: install it")
     kind = f"{type(error).__name__}: " if isinstance(error, LookupError) else ""
@@ -80,7 +90,7 @@ def unreadable(uri: str, artifact: Artifact, what: str, error: Exception) -> Val
 
 
 def begins(artifact: Artifact) -> bytes:
-    """The first bytes."""
+    """Return the first bytes of a model file."""
     if isinstance(artifact, bytes):
         return artifact[:HEAD]
     with artifact.open("rb") as file:
@@ -88,7 +98,7 @@ def begins(artifact: Artifact) -> bytes:
 
 
 def _likeness(artifact: Artifact) -> str:
-    """What no model begins like."""
+    """Return what the file looks like, for a message, if no model looks like that: a web page, or plain text."""
     found = kind_of(begins(artifact))
     return f"; it begins like {found[0]}" if found in (WEB, TEXT) else ""
 

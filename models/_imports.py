@@ -1,4 +1,4 @@
-"""Code that a loader's argument names by its dotted path."""
+"""Imports what a loader's arguments name by a dotted path, and checks packages, permissions and arguments before."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from runner.storage.locations import install
 
 
 def not_installed(extra: str, *packages: str) -> list[str]:
-    """The problem of packages that a loader needs and that are not installed here; none if all are.
+    """Return a problem if packages that a loader needs are not installed here.
 
     Args:
-        extra: What brings them, which is also the name of the model's option.
-        packages: What is imported.
+        extra: The extra of this project that installs them; also the name of the option of `model`.
+        packages: Names under which they are imported.
+
+    Returns:
+        One message, or none.
     """
     absent = [package for package in packages if not find_spec(package)]
     return [f"model={extra} needs {', '.join(absent)}: {install(extra)}"] if absent else []
 
 
 def locate(key: str, path: str) -> Callable[..., Any]:
-    """Import the callable behind a dotted path, under the same rules as any `_target_`.
+    """Import what a dotted path names, under the same rules as any `_target_`.
 
     Args:
         key: The config key that names it, for messages.
         path: Such as `package.module.name`.
 
     Raises:
-        ValueError: It is not allowed, cannot be imported, or cannot be called.
+        ValueError: The path is not allowed, cannot be imported, or leads to something that cannot be called.
     """
     try:
         return targets.locate(path)
@@ -39,10 +42,10 @@ def locate(key: str, path: str) -> Callable[..., Any]:
 
 
 def refuse_pickle(key: str, path: str) -> None:
-    """Refuse a file that is a program, where a list says what may be called and does not name pickles.
+    """Raise an error for a file that executes code when it is read, if `RUNNER_ALLOWED_TARGETS` is set and does not allow pickles.
 
     Raises:
-        ValueError: It does not.
+        ValueError: Pickles are not allowed.
     """
     if allowed.refuses(allowed.PICKLE):
         raise ValueError(
@@ -51,7 +54,7 @@ def refuse_pickle(key: str, path: str) -> None:
 
 
 def pickle_problems(key: str) -> list[str]:
-    """The problem of a file that is a program, where a list says what may be called and does not name pickles."""
+    """Return a problem with a file that executes code when it is read, if `RUNNER_ALLOWED_TARGETS` is set and does not allow pickles."""
     if not allowed.refuses(allowed.PICKLE):
         return []
     return [
@@ -60,20 +63,20 @@ def pickle_problems(key: str) -> list[str]:
 
 
 def path_problems(key: str, path: str | None) -> list[str]:
-    """The problem of a dotted path that leads to nothing that can be called; none if there is no path."""
+    """Return a problem if a dotted path leads to nothing that can be called; no path is no problem."""
     refused = targets.refusal(path) if path is not None else ""
     return [f"{key}={path}: {refused}"] if refused else []
 
 
 def check_arguments(key: str, path: str, call: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Check keyword arguments against a signature without calling.
+    """Raise an error if keyword arguments do not fit the signature of a callable, which is not called.
 
     Raises:
-        ValueError: They do not bind; the message shows the signature.
+        ValueError: They do not fit; the message shows the signature.
     """
     try:
         signature = inspect.signature(call)
-    except ValueError:  # some compiled classes tell none
+    except ValueError:  # some compiled classes have no signature that can be read
         return
     try:
         signature.bind(**arguments)

@@ -1,4 +1,4 @@
-"""PyTorch modules from files, and TorchScript archives as values that pickle."""
+"""Reads PyTorch modules from files, and turns TorchScript modules into values that can be pickled."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     Build = Callable[[], torch.nn.Module]
     Packed = torch.nn.Module | np.ndarray[Any, Any]
 
-PICKLE, ZIP = b"\x80", b"PK"  # what a file of torch.save begins with
-NESTED = ("state_dict", "model_state_dict")
+PICKLE, ZIP = b"\x80", b"PK"  # first bytes of a file of torch.save
+NESTED = (
+    "state_dict",
+    "model_state_dict",
+)  # keys under which a checkpoint keeps the weights beside the optimizer's state
 
 
 def read(path: str, build: Build | None, trust: bool, options: Mapping[str, Any] | None) -> torch.nn.Module:
-    """Read a module, on the CPU.
+    """Return the module that a file holds, on the CPU.
 
     Args:
         path: Local path or fsspec URI of a safetensors file, a state dict, or a whole module.
-        build: Makes the module that weights belong to; `None` for a whole module.
+        build: Makes the module that the weights are loaded into; `None` if the file is a whole module.
         trust: Whether the file may execute code.
         options: fsspec's options for the path.
 
@@ -69,7 +72,7 @@ def _whole(path: str, build: Build | None, module: Any) -> torch.nn.Module:
 
 
 def _innermost(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict itself, where a checkpoint keeps it beside the optimizer's."""
+    """Return the state dict of the module, which a checkpoint may keep under a key."""
     return next((found[key] for key in NESTED if isinstance(found.get(key), Mapping)), found)
 
 
@@ -84,7 +87,7 @@ def _with_weights(path: str, module: torch.nn.Module, state: Mapping[str, Any]) 
 
 
 def _shared(module: torch.nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights that the module has under several names, of which safetensors files keep one only."""
+    """Return tied weights under all of their names: a safetensors file keeps a tensor under one of its names only."""
     places = {
         name: (value.data_ptr(), value.shape)
         for name, value in module.state_dict().items()
@@ -124,7 +127,7 @@ def _unpickled(path: str, artifact: Artifact, trust: bool) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The one line of PyTorch's advice that says what was found."""
+    """Return the one line of PyTorch's long message that says what was found in the file."""
     return str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
 
 
@@ -139,7 +142,7 @@ def _script(path: str, artifact: Artifact) -> torch.nn.Module:
 
 
 def is_script(module: Any) -> bool:
-    """Whether the module came from a TorchScript archive."""
+    """Return whether a module came from a TorchScript archive."""
     import torch
 
     return isinstance(module, torch.jit.ScriptModule)
@@ -155,7 +158,10 @@ def read_script(archive: str | io.BytesIO, device: str = "cpu") -> torch.nn.Modu
 
 
 def pack(module: torch.nn.Module) -> Packed:
-    """What pickles: of a script its archive, as an array that pickle can share; other modules as they are."""
+    """Return a value that can be pickled: for a TorchScript module its archive as an array of bytes, else the module itself.
+
+    An array and not `bytes`, because pickle (protocol 5) passes an array's memory out of band, so that processes can share it.
+    """
     import numpy as np
     import torch
 
@@ -168,7 +174,7 @@ def pack(module: torch.nn.Module) -> Packed:
 
 
 def unpack(packed: Packed, device: str = "cpu") -> torch.nn.Module:
-    """The inverse of `pack`; a script's weights arrive on the device."""
+    """Return the module that `pack` packed; the weights of a TorchScript module are loaded onto the device."""
     import numpy as np
 
     return read_script(io.BytesIO(packed.data), device) if isinstance(packed, np.ndarray) else packed
@@ -182,5 +188,5 @@ def _holds_script(artifact: Artifact) -> bool:
 
 
 def _deprecation_untold() -> warnings.catch_warnings[None]:
-    """PyTorch advises those who write archives; who runs a job over one cannot act on it."""
+    """Ignore PyTorch's deprecation of TorchScript: it is meant for those who write archives, not for those who run one."""
     return warnings.catch_warnings(action="ignore", category=DeprecationWarning)

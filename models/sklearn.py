@@ -1,4 +1,4 @@
-"""scikit-learn estimators from a joblib or a skops file.
+"""Loads scikit-learn estimators from a joblib or a skops file.
 
     python -m runner model=sklearn model.path=s3://bucket/m.joblib
     python -m runner model=sklearn model.path=m.skops model.method=predict_proba 'model.output=[no,yes]'
@@ -68,10 +68,10 @@ def load(
 
 
 def load_problems(here: bool, path: str, trusted: list[str] | None = None, **_: Any) -> list[str]:
-    """What is wrong with `load`'s arguments, told before anything is loaded.
+    """Return what is wrong with the arguments of `load`, without loading anything.
 
     Args:
-        here: Whether this process will load the file.
+        here: Whether this process will load the file, so that the packages must be installed here.
         path: As for `load`.
         trusted: As for `load`.
     """
@@ -87,7 +87,7 @@ def of(
     columns: list[str] | None = None,
     output: str | list[str] = "prediction",
 ) -> SklearnPredictor:
-    """A fitted estimator as a predictor; the arguments are those of `load`."""
+    """Return a predictor of a fitted estimator; the arguments are those of `load`."""
     known: Sequence[str] | None = getattr(estimator, "feature_names_in_", None)
     wanted = columns if columns is not None or known is None else [str(name) for name in known]
     return SklearnPredictor(estimator, method, wanted, known is not None, output)
@@ -98,11 +98,11 @@ class SklearnPredictor:
     """A fitted estimator and how to call it.
 
     Attributes:
-        estimator: Anything with the method.
+        estimator: An object that has the method.
         method: Name of the method.
-        columns: What it is given, `None` for all.
-        by_name: Whether it was fitted on named columns, and so wants a DataFrame.
-        output: The predictions' name or names.
+        columns: The columns that it is given, `None` for all.
+        by_name: Whether it was fitted on named columns, so that it must be given a DataFrame.
+        output: The name or names of the predictions.
     """
 
     estimator: Any

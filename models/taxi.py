@@ -36,7 +36,7 @@ def load(payload_bytes: ByteCount = 0) -> Predictor:
     def predict(batch: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
 
-        _ = payload  # closed over: it travels with every copy of this function
+        _ = payload  # used here, so that every pickled copy of this function contains it
         even = batch["passenger_count"] % 2 == 0
         # Nullable columns answer "unknown" where NumPy's say False; the score is a plain boolean either way.
         return pd.DataFrame({"score": even.fillna(False).astype(bool)})
@@ -45,11 +45,11 @@ def load(payload_bytes: ByteCount = 0) -> Predictor:
 
 
 def network(hidden: int = 64, seed: int = 0) -> torch.nn.Module:
-    """Return an untrained network from three numbers per ride to one, to be named by `model.module`.
+    """Return an untrained network that maps three numbers per ride to one; `model.module` names it.
 
     Args:
         hidden: Width of its hidden layer.
-        seed: Of its weights: the same seed, the same network.
+        seed: Seed of its random weights: the same seed gives the same network.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""PyTorch models: weights and their module, a TorchScript archive, or a function that builds a module.
+"""Loads PyTorch models: weights and their module, a TorchScript archive, or a function that builds a module.
 
     python -m runner model=torch model.path=m.safetensors model.module=pkg.Net model.columns=[distance,fare]
     python -m runner model=torch model.path=m.ts model.collate=pkg.to_tensors resources=gpu
@@ -105,10 +105,10 @@ def load_problems(
     trust_pickle: bool = False,
     **_: Any,
 ) -> list[str]:
-    """What is wrong with `load`'s arguments, told before anything is loaded.
+    """Return what is wrong with the arguments of `load`, without loading anything.
 
     Args:
-        here: Whether this process will load the module, so that it must have what that takes.
+        here: Whether this process will load the module, so that packages and code must be here.
         path: As for `load`.
         module: As for `load`.
         collate: As for `load`.
@@ -127,7 +127,7 @@ def load_problems(
 
 @dataclass(frozen=True)
 class How:
-    """How a module runs: `load`'s arguments of these names."""
+    """How a module is run: the arguments of `load` with these names."""
 
     device: str | None = None
     autocast: str | None = None
@@ -136,7 +136,7 @@ class How:
 
 
 class TorchPredictor:
-    """A module on its way to a worker, and at work there.
+    """A predictor that runs a module. It is pickled with the module on the CPU, and moves it to its device at the first call.
 
     Attributes:
         module: On the CPU until the first call.
@@ -165,13 +165,13 @@ class TorchPredictor:
         return _outputs(result, self._output)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel on the CPU: the receiver may have no GPU, or another one."""
+        """Return the state for pickling, with the module on the CPU: the receiver may have no GPU, or another one."""
         if self._placed is not None:
             self.module, self._placed = _on(self.module, _device("cpu")), None
         return {**self.__dict__, "module": pack(self.module), "_run": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive."""
+        """Restore a pickled predictor."""
         self.__dict__.update(state)
         self._run = self.module = unpack(state["module"])
 
@@ -245,7 +245,7 @@ def _device(name: str) -> torch.device:
 
 
 def _assigned_device() -> str:
-    """Where the worker belongs; a GPU that nobody assigned to it is left to those who asked for one."""
+    """Return `cuda` if a GPU is assigned to this worker, else `cpu`: a GPU that is visible but not assigned belongs to others."""
     import torch
 
     return "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") and torch.cuda.is_available() else "cpu"

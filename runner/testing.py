@@ -27,7 +27,7 @@ from runner.errors import ConfigError
 from runner.predictor.calling import LocalCaller, is_async
 from runner.predictor.shipping import Shipper, loaded
 from runner.process.signals import Signals
-from runner.storage.publishing import TakenOver, asking, confirming
+from runner.storage.publishing import TakenOver, ask_before_publishing, confirm_at_end
 from runner.types import (
     Answer,
     BatchKind,
@@ -481,7 +481,7 @@ def _written(sink: Sink, shard: Shard, schema: pa.Schema, rows: int = 4) -> Writ
     """Write a part as a worker does, in tables of so many rows."""
     table = _rows(shard, schema)
     pieces = (table.slice(start, rows) for start in range(0, table.num_rows, rows))
-    return sink.write(shard, schema, confirming(pieces))
+    return sink.write(shard, schema, confirm_at_end(pieces))
 
 
 def _there(sink: Sink, shards: Sequence[Shard]) -> Mapping[str, int | None]:
@@ -561,8 +561,8 @@ def _check_broken_writing(sink: Sink, shards: Sequence[Shard], schema: pa.Schema
         (breaking(), allow, EOFError, "whose tables raised"),
         (iter([_rows(last, schema)]), refuse, TakenOver, "that was written although the sink is another run's"),
     ):
-        with asking(ask):
-            error = _raised(sink, last, schema, confirming(tables))
+        with ask_before_publishing(ask):
+            error = _raised(sink, last, schema, confirm_at_end(tables))
         assert error is not None, f"write() must raise what its tables raise: {expected.__name__}"
         assert any(isinstance(each, expected) for each in _led_to(error)), (
             f"write() must raise what its tables raise, or from it: {expected.__name__}, and not {error!r}"

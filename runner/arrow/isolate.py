@@ -69,7 +69,7 @@ def isolate(start: int, end: int, attempt: Callable[[int, int], Iterable[Tried]]
 
 
 def without(table: pa.Table, guilty: Sequence[Guilty]) -> pa.Table:
-    """The table without the guilty rows."""
+    """Return the table without the guilty rows."""
     import numpy as np
 
     if not guilty:

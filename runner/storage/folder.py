@@ -19,10 +19,10 @@ from runner.storage.locations import locate, on_disk, protocol
 from runner.storage.publishing import (
     OBJECT_STORES,
     HashingFile,
-    asked_later,
     create_after_check,
     create_by_link,
     create_object,
+    publication_asks,
     publish_by_rename,
     publish_object,
     translated_errors,
@@ -147,7 +147,7 @@ class Folder:
         """Open a file for writing that appears under its name, replacing what was there, only if the block ends without an error."""
         fs, root = _connect(self)
         how = publish_object if protocol(fs) in OBJECT_STORES else publish_by_rename
-        with asked_later(), how(fs, f"{root}/{name}", self.path(name)) as file:
+        with publication_asks(), how(fs, f"{root}/{name}", self.path(name)) as file:
             yield file
 
     def replace(self, name: str, data: bytes) -> None:

@@ -30,77 +30,83 @@ from runner.types import Written
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"})
 CREATE_BYTES = 64 * 1024**2  # a smaller file is created by one PUT: only that can be made conditional on every S3
-NO_HARD_LINKS = frozenset(
-    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-)  # of disks without them
+# Errors of a disk that has no hard links.
+NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _CREATING = threading.Lock()
 
 Item = TypeVar("Item")
 
 
 class TakenOver(OSError):
-    """What was written is not published: the folder belongs to another job by now."""
+    """A file was not published, because its folder belongs to another run by now."""
 
 
 @dataclass
-class _Asked:
-    """What is asked before something appears.
+class _Question:
+    """What a thread must ask before a part appears.
 
     Attributes:
-        ask: Raises where it must not appear.
-        open: Publications that have begun: each asks by itself, right before it appears.
+        ask: Raises an error if the part must not appear.
+        publishing: How many files this thread is publishing; each asks by itself, right before it appears.
     """
 
     ask: Callable[[], None]
-    open: int = 0
+    publishing: int = 0
 
 
-# What is asked right before a part appears, in the thread that writes it. It is not an argument because a sink stands in between, whose
-# `write` says nothing of it. So each sink is asked, also one that was written by somebody else, and one that does not publish by a store:
-# `confirming` asks at the end of its tables. It does not where a publication has begun, which asks later and thereby better: a part costs
-# one request, not two.
-_asked: ContextVar[_Asked | None] = ContextVar("asked", default=None)
+# A run that was believed dead may wake up after another run has taken over its sink. So a worker asks whether the sink is still its run's,
+# as late as possible: after the last byte of a part is written, and right before the part appears. Asking before the shard begins would
+# not do, because minutes may lie between; a time remains even so, but it is one request long.
+#
+# The question is a context variable and not an argument, because a sink stands between the worker that knows the question and the
+# function that publishes. A sink's `write` has no parameter for it, and so every sink asks, also one that somebody else wrote. A sink that
+# does not publish by a `Folder` asks when it has consumed its tables (`confirm_at_end`). If a publication has begun by then, this would be
+# too early, and a second request for the same part; so the publication asks instead (`publication_asks`).
+#
+# This breaks if a sink publishes in a thread that it starts itself: a new thread does not see the context variable. The question at the end
+# of its tables is asked nevertheless, because the worker's own thread iterates over them.
+_question: ContextVar[_Question | None] = ContextVar("question", default=None)
 
 
 @contextlib.contextmanager
-def asking(ask: Callable[[], None]) -> Iterator[None]:
-    """Call `ask` right before whatever this thread makes appear within the block; what it raises keeps that back."""
-    token = _asked.set(_Asked(ask))
+def ask_before_publishing(ask: Callable[[], None]) -> Iterator[None]:
+    """Call `ask` right before anything that this thread publishes within the block; an error that it raises keeps that back."""
+    token = _question.set(_Question(ask))
     try:
         yield
     finally:
-        _asked.reset(token)
+        _question.reset(token)
 
 
 def confirm() -> None:
-    """Make sure that the sink is still this run's. To be called in a sink's `write`, right before its part appears.
+    """Make sure that the sink still belongs to this run. A sink may call this in its `write`, right before its part appears.
 
     Raises:
-        TakenOver: It is not. Nothing may appear.
+        TakenOver: Another run has taken over the sink. Nothing may appear.
     """
-    if (asked := _asked.get()) is not None:
-        asked.ask()
+    if (question := _question.get()) is not None:
+        question.ask()
 
 
-def confirming(items: Iterable[Item]) -> Iterator[Item]:
-    """The items; at their end `confirm` is called, unless a publication has begun, which calls it when it is complete."""
+def confirm_at_end(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items, then `confirm`, unless a publication has begun, which confirms when it is complete."""
     yield from items
-    if (asked := _asked.get()) is not None and not asked.open:
-        asked.ask()
+    if (question := _question.get()) is not None and not question.publishing:
+        question.ask()
 
 
 @contextlib.contextmanager
-def asked_later() -> Iterator[None]:
-    """A block that calls `confirm` itself, right before something appears."""
-    asked = _asked.get()
-    if asked is None:
+def publication_asks() -> Iterator[None]:
+    """Mark a block as a publication, which calls `confirm` itself right before something appears."""
+    question = _question.get()
+    if question is None:
         yield
         return
-    asked.open += 1
+    question.publishing += 1
     try:
         yield
     finally:
-        asked.open -= 1
+        question.publishing -= 1
 
 
 class HashingFile:

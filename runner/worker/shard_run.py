@@ -12,7 +12,7 @@ from runner.ledger.quarantine import BadRow
 from runner.process.overlap import Handover, background, fill_queue
 from runner.process.pulse import PULSE
 from runner.process.threads import where_i_am
-from runner.storage.publishing import asking, confirming
+from runner.storage.publishing import ask_before_publishing, confirm_at_end
 from runner.types import Fragment, Outcome, Receipt, Shard, Stages, Unreadable, Vitals, Written
 from runner.worker import first_batch
 from runner.worker.predicting import Predicting
@@ -54,8 +54,8 @@ class ShardRun:
 
     def _write(self, tables: Handover[pa.Table]) -> Written:
         try:
-            with asking(self._order.refuse_lost_sink):
-                return self._order.sink.write(self._shard, self._schema, confirming(tables))
+            with ask_before_publishing(self._order.refuse_lost_sink):
+                return self._order.sink.write(self._shard, self._schema, confirm_at_end(tables))
         finally:
             tables.leave()
 
@@ -81,7 +81,7 @@ class ShardRun:
                 columns = [*sifted.batch.select(self._order.keep).columns, *sifted.predictions.columns]
                 yield pa.table(columns, schema=self._schema)
         if bad := self._all_bad():
-            with asking(self._order.refuse_lost_sink):
+            with ask_before_publishing(self._order.refuse_lost_sink):
                 self._aside = quarantine.publish(self._order.sink.records, self._shard, self._order.reader, bad)
 
     def _all_bad(self) -> list[BadRow]:

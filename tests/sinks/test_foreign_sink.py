@@ -28,7 +28,7 @@ from test_kill import all_gone, start, workers
 from runner import ConfigError, Incomplete, JobFailed, SinkRefused, run
 from runner.__main__ import main
 from runner.sinks.files import Files, FormatName
-from runner.storage.publishing import TakenOver, asking, confirming
+from runner.storage.publishing import TakenOver, ask_before_publishing, confirm_at_end
 from runner.testing import check_sink
 from runner.types import Fragment, Input, Shard, Written
 
@@ -210,11 +210,11 @@ def test_the_sink_is_asked_for_once_and_right_before_a_file_appears(tmp_path: Pa
         yield TABLE
         asked.append(False)
 
-    with asking(lambda: asked.append(True)):
-        files.write(SHARD, SCHEMA, confirming(ended()))
+    with ask_before_publishing(lambda: asked.append(True)):
+        files.write(SHARD, SCHEMA, confirm_at_end(ended()))
         assert asked == [False, True]
         table.prepare(SCHEMA)
-        table.write(SHARD, SCHEMA, confirming(ended()))
+        table.write(SHARD, SCHEMA, confirm_at_end(ended()))
         assert asked[2:] == [False, True, True], "at the end of its tables, and where it asks itself"
 
 
