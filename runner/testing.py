@@ -20,8 +20,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.arrow.batches import to_input, to_table
+from runner.arrow.batches import to_input
 from runner.arrow.isolate import Failed, Good
+from runner.arrow.predictions import to_table
 from runner.arrow.schemas import BadPredictions, fixed_schema
 from runner.errors import ConfigError
 from runner.predictor.calling import LocalCaller, is_async
@@ -685,7 +686,9 @@ def _predicted(
     good, rejected = list[Any](), set[int]()
     for each in Predicting(caller, table.column_names, kind, None, pieces=pieces).attempt(table):
         if isinstance(each, Failed):
-            raise AssertionError(f"the predictor must predict the batch: {exceptions.told(each.error)}") from each.error
+            raise AssertionError(
+                f"the predictor must predict the batch: {exceptions.describe(each.error)}"
+            ) from each.error
         if isinstance(each, Good):
             good.append(each.result)
         else:
