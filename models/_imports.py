@@ -49,7 +49,7 @@ def refuse_pickle(key: str, path: str) -> None:
     """
     if allowed.refuses(allowed.PICKLE):
         raise ValueError(
-            f"{key}={path}: a file that executes code when it is read {allowed.told()}; add {allowed.PICKLE} to allow it"
+            f"{key}={path}: a file that executes code when it is read {allowed.refusal()}; add {allowed.PICKLE} to allow it"
         )
 
 
@@ -58,7 +58,7 @@ def pickle_problems(key: str) -> list[str]:
     if not allowed.refuses(allowed.PICKLE):
         return []
     return [
-        f"{key}: a file that executes code when it is read {allowed.told()}; add {allowed.PICKLE} to the list to allow it"
+        f"{key}: a file that executes code when it is read {allowed.refusal()}; add {allowed.PICKLE} to the list to allow it"
     ]
 
 

@@ -120,7 +120,7 @@ class _Given:
 
 
 def _checked(config: Config | None, model: Model | None, config_dir: str | os.PathLike[str] | None) -> Checked:
-    from runner.config.build import Known, check
+    from runner.config.build import Known, check_config
     from runner.config.composition import composer, use
     from runner.frames import is_frame, stored
 
@@ -135,7 +135,7 @@ def _checked(config: Config | None, model: Model | None, config_dir: str | os.Pa
         base = hydra.common(examined)
         _update(base, keys, examined)
         run_dir = Path("outputs", f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
-        return check(use(hydra.job(base)), run_dir, Known(examined.problems, examined.broken, model=model))
+        return check_config(use(hydra.job(base)), run_dir, Known(examined.problems, examined.broken, model=model))
 
 
 def _is_model(value: Any) -> bool:

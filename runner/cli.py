@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config import allowed
-from runner.config.build import Checked, Known, check
+from runner.config.build import Checked, Known, check_config
 from runner.config.composition import composer, task_overrides
 from runner.config.explain import explain
 from runner.config.hydra_sources import register
@@ -52,7 +52,7 @@ def execute(argv: list[str]) -> int:
     try:
         arguments = _parser().parse_intermixed_args(argv)
         if arguments.experimental_rerun is not None and allowed.refuses(allowed.PICKLE):
-            raise ConfigError(f"--experimental-rerun: reads a pickle, which {allowed.told()}")
+            raise ConfigError(f"--experimental-rerun: reads a pickle, which {allowed.refusal()}")
         if arguments.config_path:
             raise ConfigError(
                 f"--config-path={arguments.config_path}: would hide the built-in groups; use --config-dir"
@@ -186,7 +186,7 @@ class _Jobs:
     def _one(self, cfg: DictConfig, config: Any) -> int:
         run_dir = Path(config.runtime.output_dir)
         sweep = config.mode == RunMode.MULTIRUN
-        checked = check(cfg, run_dir, Known(sweep=sweep, argv=self._command(config, sweep=sweep)))
+        checked = check_config(cfg, run_dir, Known(sweep=sweep, argv=self._command(config, sweep=sweep)))
         _keep_config(run_dir, cfg)
         if sweep:
             print(f"\n[{config.job.num}] {' '.join(map(shown_override, task_overrides(config)))}", file=sys.stderr)

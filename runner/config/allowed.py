@@ -1,7 +1,7 @@
-"""The list of what a config may have called: `RUNNER_ALLOWED_TARGETS`, read once, when the program starts.
+"""The list of targets that a config may use: `RUNNER_ALLOWED_TARGETS`, read once, when the program starts.
 
-Whatever changes the environment later (`hydra.job.env_set`) changes nothing of it. Workers are told the driver's list together with
-the loader, since their own environment may be another.
+Later changes of the environment (`hydra.job.env_set`) have no effect on it. Workers get the driver's list together with the loader,
+because their own environment may differ.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def closed() -> bool:
     return bool(entries)
 
 
-def told() -> str:
+def refusal() -> str:
     """Why something is refused, for people."""
     return f"is not allowed here; {ALLOWED}={','.join(entries)}"
 

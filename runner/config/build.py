@@ -1,4 +1,4 @@
-"""From a config to a checked `Job`: every problem is found before a model is loaded, and all are told together."""
+"""From a config to a checked `Job`. Every problem is found before a model is loaded, and all problems are reported together."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Known:
     """What is known of a config before it is checked.
 
     Attributes:
-        problems: Found already, to be told together with what is found now.
-        broken: Keys whose problem is among these.
+        problems: Those that were found before; they are reported together with the new ones.
+        broken: Keys whose problem is among these; nothing more is said of them.
         sweep: Whether it is one job of several: then a key may have no effect in some.
         model: A predictor to use in place of the config's model.
         argv: The command line, for the command that continues the job.
@@ -71,7 +71,7 @@ class Known:
     argv: list[str] | None = None
 
 
-def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked:
+def check_config(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked:
     """Build the job that a composed config describes.
 
     Args:
@@ -93,7 +93,7 @@ def check(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> Checked
     top = parts.options(Top, "")
     plan, verify = parts.options(Plan, "plan"), parts.options(Verify, "verify")
     job = _assembled(parts, top, run_dir, known.model)
-    notes = crosscheck.check(parts, sweep=known.sweep)
+    notes = crosscheck.check_together(parts, sweep=known.sweep)
     found += _unknown_fields(job, values["source"]) if job is not None else []
     if found or job is None or top is None or plan is None or verify is None:
         raise ConfigError(_once([*found, *_data_problems(parts)]))
@@ -137,7 +137,7 @@ def _lost_presets(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _columns_key() -> str:
-    """What asks for the columns of `predict.columns`: perhaps only the model that nobody chose, whose data is another."""
+    """What asks for the columns of `predict.columns`. If nobody chose a model, it is the demo's model, which needs the demo's columns."""
     if not nobody_chose("model", "predict.columns"):
         return "predict.columns"
     return f"predict.columns (of model={chosen('model')}, since no model was chosen; choose one with model=...)"

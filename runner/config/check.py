@@ -1,4 +1,4 @@
-"""Hold plain config values against a signature: unknown keys, missing keys, wrong types and ranges, all at once.
+"""Check plain config values against a signature: unknown keys, missing keys, wrong types and ranges, all at once.
 
 The signature of a component is its schema. What a value may be written as is in its annotation: `ByteSize` takes `128MiB`,
 `Positive` refuses 0.
@@ -16,7 +16,7 @@ from runner.config.coerce import NOTHING, Wrong, coerce, spelled
 from runner.words.secrets import shown
 
 MISSING = "???"
-BROKEN = object()  # stands for a value whose problem has been told already
+BROKEN = object()  # stands for a value whose problem has been reported already
 
 
 def nearest(name: str, names: Sequence[str], below: str = "") -> str:

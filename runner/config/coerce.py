@@ -1,4 +1,4 @@
-"""One plain value as its annotation wants it, or what was expected instead."""
+"""Converts one plain value to the type of its annotation, or says what was expected."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ COLUMNS = (("source", "columns"), ("predict", "columns"), ("sink", "keep_columns
 WANTED = "resources.num_gpus"  # nobody asks for GPUs in vain: that it has no effect is a problem, not a note
 
 
-def check(parts: Parts, *, sweep: bool) -> list[str]:
+def check_together(parts: Parts, *, sweep: bool) -> list[str]:
     """Examine what belongs together; problems are added to those of the parts.
 
     Args:
@@ -132,7 +132,7 @@ def _not_allowed(values: Mapping[str, Any]) -> list[str]:
         (allowed.ADDRESS, "ray.address", at(values, "ray", "address") not in (None, "local", "auto")),
     ]
     return [
-        f"{key}: {allowed.told()}; add {switch} to the list to allow it"
+        f"{key}: {allowed.refusal()}; add {switch} to the list to allow it"
         for switch, key, there in asked
         if there and allowed.refuses(switch)
     ]

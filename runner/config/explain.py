@@ -12,13 +12,13 @@ WITHOUT_PACKAGE = "its first line must be `# @package _global_`; without it its 
 
 
 def explain(error: BaseException) -> list[str]:
-    """The problems that an error of Hydra's tells of."""
+    """The problems of a config, out of an error that Hydra raised."""
     message = str(error.__cause__ if error.__cause__ and not str(error) else error)
     file = re.match(r"In '([^']+)'", message)
     where = file[1] if file and file[1] not in ("config", "hydra/config") else ""
-    for pattern, told in KNOWN.items():
+    for pattern, explained in KNOWN.items():
         if found := re.search(pattern, message):
-            return told(where, found, message)
+            return explained(where, found, message)
     lines = [line for line in message.partition("Config search path:")[0].splitlines() if line.strip()]
     return lines[:6] or [type(error).__name__]
 
@@ -40,7 +40,7 @@ def _no_primary(_: str, found: re.Match[str], __: str) -> list[str]:
 
 
 def _no_override(where: str, found: re.Match[str], _: str) -> list[str]:
-    """What a defaults list overrides is not in the list of the whole config; or a key of Hydra's own is unknown."""
+    """A defaults list overrides a group that the whole config does not have, or an override names a key that does not exist."""
     key, folder = found[1], where.rpartition("/")[0]
     if not where:
         return [f"{key}: no such key (see --hydra-help)" if key.startswith("hydra") else f"{key}: no such key"]

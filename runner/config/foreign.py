@@ -1,4 +1,4 @@
-"""What counts in the fingerprint of a source that is not built in and tells no settings: its code, and its arguments."""
+"""The part of the fingerprint for a source that is not built in and defines no `settings`: its code, and its arguments."""
 
 from __future__ import annotations
 

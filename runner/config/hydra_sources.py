@@ -38,7 +38,7 @@ class ImportlibResourcesConfigSource(PackageSource):
         """
         package = path.removeprefix("pkg://").replace("/", ".")
         if allowed.closed() and not allowed.within(package, (*allowed.named(), "hydra.conf")):
-            raise ConfigError(f"hydra.searchpath: {path} {allowed.told()}")
+            raise ConfigError(f"hydra.searchpath: {path} {allowed.refusal()}")
         super().__init__(provider, path)
 
 
@@ -53,7 +53,7 @@ def refuse_plugins() -> None:
         folder for folder in (spec and spec.submodule_search_locations) or () if Path(folder).is_relative_to(Path.cwd())
     ]
     if here and not allowed.within("hydra_plugins", allowed.named()):
-        raise ConfigError(f"{here[0]}: Hydra would import it, which {allowed.told()}")
+        raise ConfigError(f"{here[0]}: Hydra would import it, which {allowed.refusal()}")
 
 
 def register_preset(content: Any) -> str:

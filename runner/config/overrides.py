@@ -1,4 +1,4 @@
-"""What was typed as `key=value`, before Hydra composes: mended where there is no doubt, refused with all that is wrong."""
+"""Checks what was typed as `key=value`, before Hydra composes. A form that Hydra cannot read is corrected where its meaning is clear."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Examined:
 
 
 def examine(overrides: Sequence[str], options: Options, *, sweep: bool, own: Collection[str] = ()) -> Examined:
-    """Look at each override alone.
+    """Check each override alone.
 
     Args:
         overrides: As typed.
@@ -95,7 +95,10 @@ def _examine_one(
 
 
 def _examine_choice(override: str, parsed: Override, options: Sequence[str], examined: Examined) -> None:
-    """A wrong choice with a near neighbour goes on as that, so that what else is wrong is told of the right option."""
+    """Check the choice of an option.
+
+    A misspelt option is replaced by its nearest neighbour, so that further problems are those of the option that was meant.
+    """
     group, value = parsed.key_or_group, None if parsed.is_sweep_override() else parsed.value()
     chosen = [str(option) for option in (value if isinstance(value, list) else [value])]
     if parsed.is_sweep_override():

@@ -10,7 +10,7 @@ from functools import cache, partial
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.build import Checked, Known, check, check_data
+from runner.config.build import Checked, Known, check_config, check_data
 from runner.config.check import nearest
 from runner.config.composition import Composed, Composer, use
 from runner.config.overrides import Examined, examine
@@ -64,7 +64,7 @@ def prepare(given: Sequence[str], hydra: Composer, *, multirun: bool) -> Prepare
     examined = examine(given, options, sweep=False, own=hydra.own)
     job = hydra.job(base)
     examined.problems += _unknown_variables([job], examined, hydra)
-    check(use(job), job.run_dir, Known(examined.problems, examined.broken))
+    check_config(use(job), job.run_dir, Known(examined.problems, examined.broken))
     return Prepared(base, sweep)
 
 
@@ -98,7 +98,7 @@ def _declared(overrides: Sequence[str], hydra: Composer) -> list[str] | None:
 
 
 def _check_sweep(jobs: Sequence[Composed], examined: Examined) -> None:
-    """Check every job before one runs; what is wrong with several is told once. Data is looked at if all configs are right.
+    """Check every job before one runs. A problem that several jobs have is reported once. The data is read only if all configs are right.
 
     Raises:
         ConfigError: With the problems of all jobs.
@@ -107,13 +107,13 @@ def _check_sweep(jobs: Sequence[Composed], examined: Examined) -> None:
     wrong = [_problems(partial(_check_one, job, examined, checked)) for job in jobs]
     if problems := [*examined.problems, *_by_job(wrong, jobs), *_shared_sinks(checked)]:
         raise ConfigError(problems)
-    if problems := _by_job(list(map_in_threads(_look, checked)), jobs):
+    if problems := _by_job(list(map_in_threads(_data_problems, checked)), jobs):
         raise ConfigError(problems)
 
 
 def _check_one(job: Composed, examined: Examined, checked: list[Checked]) -> None:
     _refuse_hydras(job)
-    checked.append(check(use(job), job.run_dir, Known(broken=examined.broken, sweep=True)))
+    checked.append(check_config(use(job), job.run_dir, Known(broken=examined.broken, sweep=True)))
 
 
 def _refuse_hydras(job: Composed) -> None:
@@ -122,8 +122,8 @@ def _refuse_hydras(job: Composed) -> None:
         raise ConfigError(refused)
 
 
-def _look(checked: Checked) -> list[str]:
-    """What is wrong with a job's data; storage that does not answer now is left to the job, which says so when its turn comes."""
+def _data_problems(checked: Checked) -> list[str]:
+    """The problems of a job's data. If the storage does not answer now, the job itself reports that when its turn comes."""
     try:
         return _problems(lambda: check_data(checked.job))
     except Exception:

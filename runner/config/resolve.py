@@ -1,4 +1,4 @@
-"""Plain data out of a composed config: every interpolation resolved, and what cannot be is told."""
+"""A composed config as plain data. Every interpolation is resolved; one that cannot be resolved is a problem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def resolved(cfg: DictConfig, broken: Collection[str], problems: list[str]) -> d
 
     Args:
         cfg: Composed.
-        broken: Keys whose problem has been told already; they, and what cannot be resolved, become `BROKEN`.
+        broken: Keys whose problem has been reported already. They become `BROKEN`, as does a value that cannot be resolved.
         problems: Collects one line per problem.
     """
     values = _mapping(cfg, "", problems)
@@ -28,7 +28,7 @@ def resolved(cfg: DictConfig, broken: Collection[str], problems: list[str]) -> d
 
 
 def is_broken(node: Any) -> bool:
-    """Whether there is a value, however deep, whose problem has been told."""
+    """Whether a value is `BROKEN`, or contains one that is."""
     if isinstance(node, dict):
         return any(map(is_broken, node.values()))
     return any(map(is_broken, node)) if isinstance(node, list) else node is BROKEN
@@ -61,7 +61,7 @@ def _value(parent: Any, name: Any, key: str, problems: list[str]) -> Any:
     try:
         value = parent[name]
     except OmegaConfBaseException as error:
-        problems.append(_told(error, key, _raw(parent, name)))
+        problems.append(_unresolved(error, key, _raw(parent, name)))
         return BROKEN
     if isinstance(value, str) and (wrong := _within_a_text(parent, name)):
         problems.append(f"{key}={wrong}")
@@ -88,7 +88,7 @@ def _raw(parent: Any, name: Any) -> Any:
     return OmegaConf.to_container(node, resolve=False) if isinstance(node, Container) else node._value()
 
 
-def _told(error: Exception, key: str, raw: Any) -> str:
+def _unresolved(error: Exception, key: str, raw: Any) -> str:
     first = str(error).splitlines()[0]
     if variable := re.search(r"Environment variable '([^']+)'", first):
         return f"{key}={raw}: the environment variable {variable[1]} is not set"

@@ -1,4 +1,4 @@
-"""From a dotted path to the thing itself, within what the environment allows."""
+"""Imports what a dotted path names, if the list of allowed targets allows it."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _allow(path: str, target: str) -> None:
         foreign = (
             "" if not allowed.within(path, allowed.OURS) else "is not the built-in one, or hides one by its name: it "
         )
-        raise Refused(f"{really}{foreign}{allowed.told()}")
+        raise Refused(f"{really}{foreign}{allowed.refusal()}")
 
 
 def _identity(found: Any, target: str) -> str:
@@ -169,13 +169,13 @@ def refused_by_hydra(hydra_config: Any) -> list[str]:
     if not allowed.closed():
         return []
     found = [
-        f"{key}={path}: {allowed.told()}"
+        f"{key}={path}: {allowed.refusal()}"
         for key, path in _calls(hydra_config, "hydra")
         if not allowed.within(path, (*allowed.named(), *HYDRAS))
     ]
     job = hydra_config.get("job") or {}
     if allowed.refuses(allowed.ENV_SET) and job.get("env_set"):
-        found.append(f"hydra.job.env_set: setting {', '.join(job['env_set'])} {allowed.told()}")
+        found.append(f"hydra.job.env_set: setting {', '.join(job['env_set'])} {allowed.refusal()}")
     return found
 
 
