@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from runner.process.event_loop import event_loop
@@ -32,10 +33,14 @@ class LocalCaller:
     predictor: Predictor
     before: Callable[[], object] = go_on
 
+    @cached_property
+    def _is_async(self) -> bool:
+        return is_async(self.predictor)
+
     @property
     def concurrency(self) -> int:
         """How many batches the predictor may be given at once; only an `async` one is given several."""
-        return int(getattr(self.predictor, "concurrency", 1)) if is_async(self.predictor) else 1
+        return int(getattr(self.predictor, "concurrency", 1)) if self._is_async else 1
 
     @property
     def columns(self) -> list[str] | None:
@@ -51,7 +56,7 @@ class LocalCaller:
         """
         self.before()
         prepared = [self._prepared(batch) for batch in batches]
-        if is_async(self.predictor):
+        if self._is_async:
             return [_as_error(each) for each in event_loop().run(self._together(prepared))]
         return [_as_error(each if isinstance(each, Raised) else _tried(self.predictor, each)) for each in prepared]
 

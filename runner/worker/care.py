@@ -12,15 +12,15 @@ class Care:
     """What earlier tries of a shard have taught.
 
     Attributes:
-        alone: Run the predictor in a child process: something in the shard kills its process.
-        pieces: Give the predictor each batch in so many pieces: the whole took too much memory.
+        alone: The predictor runs in a child process, because something in the shard kills its process.
+        pieces: The predictor gets each batch in this many pieces, because the whole took too much memory.
     """
 
     alone: bool = False
     pieces: int = 1
 
     def after_loss(self, lost: int, *, memory: bool) -> Care:
-        """With more care, after `lost` workers in all."""
+        """The care to take after another worker was lost; `lost` counts all of them."""
         if memory:
             return replace(self, pieces=self.pieces * 2)
         return replace(self, alone=self.alone or lost >= ALONE_AFTER)

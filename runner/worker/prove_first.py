@@ -63,8 +63,8 @@ class _FirstRun:
         seen, kept = schema is not None, self._keep()
         if schema is None and last:
             schema = self._schema_of_empty()
-        told = None if schema is None else bytes(schema.serialize())
-        return Probe(told, seen, kept, Stages(read=self._rows.seconds, predict=self._predicting.seconds))
+        serialized = None if schema is None else bytes(schema.serialize())
+        return Probe(serialized, seen, kept, Stages(read=self._rows.seconds, predict=self._predicting.seconds))
 
     def _schema(self) -> pa.Schema | None:
         start = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,11 @@ def answer(returned: Any, batch: pa.Table, given: Any) -> tuple[pa.Table, list[G
     Raises:
         BadPredictions: They are not what is expected.
     """
+    if inspect.iscoroutine(returned):
+        returned.close()  # else Python warns that nobody has awaited it
+        raise BadPredictions(
+            "the predictor returned a coroutine; make its `__call__` an `async def`, so that it is awaited"
+        )
     if not isinstance(returned, Rejected):
         return to_table(aligned(returned, batch, given), batch.num_rows), []
     guilty = _guilty(returned.errors, batch.num_rows)

@@ -23,7 +23,7 @@ from runner.worker.work_order import WorkOrder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COMPLAINTS = 3  # bad rows that a receipt tells in words
+COMPLAINTS = 3  # bad rows that a receipt describes
 
 
 class ShardRun:
@@ -36,6 +36,14 @@ class ShardRun:
         predicting: Predicting,
         read: Callable[[Fragment], Iterator[pa.Table | Unreadable]],
     ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            order: How it is predicted.
+            shard: What is predicted.
+            predicting: Calls the predictor.
+            read: Yields the tables of a fragment.
+        """
         self._order, self._shard, self._schema = order, shard, order.part_schema
         self._rows, self._predicting = order.rows(shard, read), predicting
         self._seconds = self._predicted = 0.0
@@ -60,7 +68,7 @@ class ShardRun:
             tables.leave()
 
     def outcome(self) -> Outcome:
-        """What came of it, once it is written."""
+        """A receipt or a failure, once the part is written."""
         started = time.perf_counter()
         try:
             written = _held_to(self.written.result(), self._rows_out)

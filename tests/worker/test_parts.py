@@ -265,6 +265,11 @@ def test_what_would_end_the_process_is_an_error(predictor: Any, told: str) -> No
     assert LocalCaller(leaving_later)([{"x": pd.Series([0])}])[0].tolist() == [0], "the loop goes on"
 
 
+def test_a_coroutine_that_nobody_awaits_is_told() -> None:
+    [failed] = tried(later(None))
+    assert "returned a coroutine; make its `__call__` an `async def`" in str(failed.error)
+
+
 def hungry(rows: int) -> Any:
     async def predict(batch: pd.DataFrame) -> Any:
         given.append(len(batch))
