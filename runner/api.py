@@ -91,7 +91,7 @@ def plan(
 
 @contextlib.contextmanager
 def _without_credentials() -> Iterator[None]:
-    """An error of ours is shown with what led to it: where that quotes a credential, its text takes its place."""
+    """Python shows an error together with its cause. A cause that quotes a credential is replaced by its text, without the credential."""
     try:
         yield
     except RunnerError as error:
@@ -104,7 +104,7 @@ def _without_credentials() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Given:
-    """What was given, sorted out.
+    """What was given as a config, by kind.
 
     Attributes:
         values: Dotted keys.
@@ -190,7 +190,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """Nested mappings as dotted keys, one level deep: deeper ones are values."""
+    """Nested mappings as dotted keys, one level deep; a mapping below that is a value."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value and "." not in str(key):
@@ -201,7 +201,7 @@ def _flat(config: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As a config holds it: arrays, an index of pandas, tuples and views as lists, NumPy's scalars as Python's."""
+    """The value as a config holds it: arrays, a pandas index, tuples and views become lists, NumPy scalars become Python's."""
     if hasattr(value, "tolist") and not hasattr(value, "predict"):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -217,7 +217,7 @@ def _plain(value: Any) -> Any:
 def _examined(
     given: _Given, values: Mapping[str, Any], hydra: Composer, model: Model | None
 ) -> tuple[Examined, dict[str, Any]]:
-    """Choices of options as overrides, and the other keys."""
+    """The choices of options, checked as overrides, and the other keys with their values."""
     from runner.config.hydra_sources import register_preset
     from runner.config.overrides import GROUPS, examine, implied, unknown
 

@@ -1,4 +1,4 @@
-"""The command line: Hydra composes one job or a sweep of jobs, each is checked, then run; everything ends in an exit code."""
+"""The command line. Hydra composes one job or a sweep of jobs; each is checked, then run. Every command ends with an exit code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from runner.words.paint import painted
 from runner.words.plain import counted
 from runner.words.secrets import hide, redacted, shown_override
 
-SHOWN = 10  # numbers of jobs in a sweep's total, for each way to end
+SHOWN = 10  # jobs that a sweep's total lists by number, for each way to end
 
 
 def execute(argv: list[str]) -> int:
@@ -65,7 +65,7 @@ def execute(argv: list[str]) -> int:
     except RunnerError as error:
         _tell(str(error).splitlines())
         return error.exit_code
-    except Exception as error:  # what escapes Hydra is about the config
+    except Exception as error:  # an exception that Hydra raises is about the config
         _tell(explain(error))
         return 2
     finally:
@@ -83,7 +83,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _is_question(arguments: argparse.Namespace) -> bool:
-    """Whether Hydra itself is asked, about a config or itself: it answers, and nothing is checked."""
+    """Whether the command asks Hydra to show a config or to explain itself. Hydra answers, and no job is checked."""
     asked = arguments.cfg, arguments.info, arguments.hydra_help, arguments.shell_completion, arguments.resolve
     return any(asked) or arguments.experimental_rerun is not None
 
@@ -149,12 +149,12 @@ class _Jobs:
         numbers: dict[str, list[str]] = {}
         for number, code in enumerate(self.codes):
             numbers.setdefault(self._became(code), []).append(f"[{number}]")
-        told = [f"{len(those):,} {word}{_which(word, those)}" for word, those in numbers.items()]
+        ended = [f"{len(those):,} {word}{_which(word, those)}" for word, those in numbers.items()]
         left = [f"{self.left:,} not begun"] if self.left else []
         rows = sum(report.rows_in for report in self.reports)
         predicted = f"; {counted(rows, 'row')} in" if self.reports else ";"
         jobs = counted(len(self.codes) + self.left, "job")
-        return f"{jobs}: {', '.join([*told, *left])}{predicted} {time.monotonic() - self.started:.1f} s"
+        return f"{jobs}: {', '.join([*ended, *left])}{predicted} {time.monotonic() - self.started:.1f} s"
 
     def _became(self, code: int) -> str:
         words = {0: "complete" if self.reports else "done", 1: "failed", 2: "refused", 75: "incomplete"}
@@ -199,7 +199,7 @@ class _Jobs:
 
 
 def _which(word: str, numbers: list[str]) -> str:
-    """The jobs that somebody has to look after, by the numbers that head their lines."""
+    """The numbers of jobs that did not end well; each stands at the head of the job's lines."""
     more = " ..." if len(numbers) > SHOWN else ""
     return "" if word in {"complete", "done"} else f" {' '.join(numbers[:SHOWN])}{more}"
 
@@ -240,10 +240,10 @@ def _verify(checked: Checked) -> tuple[list[str], int]:
 def _end(error: RunnerError) -> None:
     """Tell what went wrong; the closing lines come last, with the command that continues."""
     report: Any = getattr(error, "report", None)
-    told = report is None or error.exit_code == 2
-    if told or not isinstance(error, Interrupted):
+    without_report = report is None or error.exit_code == 2
+    if without_report or not isinstance(error, Interrupted):
         _tell(str(error).splitlines())
-    if not told:
+    if not without_report:
         _show(summary(report))
 
 

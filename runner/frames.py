@@ -1,4 +1,4 @@
-"""Data frames and Arrow tables from Python: as input, kept in a file that is named by what it holds, and as output."""
+"""Data frames and Arrow tables from Python: an input is kept in a file whose name is a digest of its rows; predictions are read back."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from runner.types import Sink
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PLAIN = (str, os.PathLike, bool, int, float, Mapping)  # what a config file could say, too
-ROW_GROUP = 131_072  # rows: large input is to be several shards
+PLAIN = (str, os.PathLike, bool, int, float, Mapping)  # a config file could give these, too
+ROW_GROUP = 131_072  # rows: a large input becomes several shards
 
 
 def is_frame(value: Any) -> bool:
-    """Whether it is a DataFrame of pandas or polars, an Arrow table, or what else gives itself to Arrow."""
+    """Whether it is a DataFrame of pandas or polars, an Arrow table, or another object that Arrow can read."""
     return hasattr(value, "__arrow_c_stream__")
 
 
 def no_table(value: Any) -> str | None:
-    """Why a value is no input, where it is data all the same; `None` for what may be one, or the name of an option."""
+    """Why a value that holds data cannot be the input; `None` for one that can, and for what a config could give."""
     series = hasattr(value, "to_frame")
     if value is None or isinstance(value, PLAIN) or (is_frame(value) and not series):
         return None
@@ -36,7 +36,7 @@ def no_table(value: Any) -> str | None:
 
 
 def stored(frame: Any, folder: Path) -> Path:
-    """Write a frame to a Parquet file once: the same rows are the same file, so a job that was killed can go on.
+    """Write a frame to a Parquet file once. The same rows give the same file, so a job that was killed can continue.
 
     Args:
         frame: Of pandas (an index with a name becomes a column, another is left out), of polars, or of Arrow.
