@@ -1,4 +1,4 @@
-"""The event loop of this process: it runs on a thread of its own, from the first coroutine until the process ends.
+"""Runs coroutines on the one event loop of this process, on a thread of its own, until the process ends.
 
 A predictor may keep a client from batch to batch, and such a client belongs to one loop. So the same loop serves all calls. It also runs
 between the calls, when a client answers pings and closes connections that are no longer used. A loop on the caller's own thread would not
@@ -74,5 +74,5 @@ def _event_loop(pid: int) -> EventLoop:  # noqa: ARG001 (a fork has no loop: it 
 
 
 def event_loop() -> EventLoop:
-    """The loop of this process, which starts when it is first needed."""
+    """Return the event loop of this process; it is started when it is first needed."""
     return _event_loop(os.getpid())

@@ -1,4 +1,4 @@
-"""How many rows a call has predicted while it runs: a shard may take an hour, and its receipt comes at the end.
+"""Reports how many rows a running call has predicted: a shard may take an hour, and its receipt comes at the end.
 
 This is for people only. A number may be late or lost. Nothing else depends on it, and an error here changes nothing.
 """

@@ -67,7 +67,7 @@ def filter_expression(filters: Filters, schema: pa.Schema) -> pa.Expression | No
 
 
 def _shown(filters: Filters) -> list[Any]:
-    """As a config would spell them: one list of terms that must all hold needs no list around it."""
+    """Return the filters in a config's spelling: a single list of terms that must all hold needs no list around it."""
     any_of = conjunctions(filters)
     return list(any_of[0]) if len(any_of) == 1 else list(any_of)
 

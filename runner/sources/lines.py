@@ -123,7 +123,7 @@ def split_header(rows: Iterator[list[Row]]) -> tuple[bytes, Iterator[list[Row]]]
 
 
 def parsed(block: Sequence[Row], parse: Parse) -> Iterator[Good | Guilty]:
-    """What parsing gives for a block, in pieces around the rows that cannot be parsed."""
+    """Yield what parsing returns for a block, in pieces around the rows that cannot be parsed."""
 
     def attempt(start: int, end: int) -> list[Tried]:
         try:

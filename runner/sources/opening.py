@@ -66,7 +66,7 @@ class Rejoined(io.RawIOBase):
         self._head, self._rest = head, rest
 
     def readable(self) -> bool:
-        """Always."""
+        """Return `True`."""
         return True
 
     def read(self, size: int = -1) -> bytes:
@@ -167,15 +167,15 @@ class Ranges:
         self._held = []
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return `True`."""
         return True
 
     def readable(self) -> bool:
-        """Always."""
+        """Return `True`."""
         return True
 
     def writable(self) -> bool:
-        """Never."""
+        """Return `False`."""
         return False
 
 

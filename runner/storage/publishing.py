@@ -126,22 +126,22 @@ class HashingFile:
         return view.nbytes
 
     def writable(self) -> bool:
-        """Always."""
+        """Return `True`."""
         return True
 
     def readable(self) -> bool:
-        """Never."""
+        """Return `False`."""
         return False
 
     def seekable(self) -> bool:
-        """Never: what is written is hashed in order."""
+        """Return `False`: the bytes are hashed in the order in which they are written."""
         return False
 
     def flush(self) -> None:
-        """Leave buffering to the file below."""
+        """Do nothing: the wrapped file buffers."""
 
     def close(self) -> None:
-        """Leave closing to whoever opened the file below: closing might publish it."""
+        """Mark this object as closed. Only the code that opened the wrapped file closes that: closing may publish it."""
         self.closed = True
 
     def written(self) -> Written:
