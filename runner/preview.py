@@ -12,7 +12,7 @@ from runner.ledger.admission import is_replaced
 from runner.modes.fit import demands
 from runner.process.signals import Signals
 from runner.tuning import tune
-from runner.types import Fit, Plan, Shard
+from runner.types import Fit, Fragment, Plan, Shard
 from runner.words.plain import counted, size
 
 SHOWN = 20
@@ -34,7 +34,7 @@ def preview(job: Job, plan: Plan) -> list[str]:
         found: Fit | None = job.mode.fits(setup_of(job, lambda text: print(text, file=sys.stderr), Signals()))
         notes = [*survey.notes, *(notes_on_size(job, survey, found.count) if found else ())]
         return [
-            *_table(shards, pending),
+            *_table(shards, pending, job.source.piece),
             *_totals(shards, pending),
             *(f"note: {note}" for note in notes),
             *([f"note: replaces the output that is there: {counted(there, 'part')}"] if replaced and there else ()),
@@ -45,18 +45,25 @@ def preview(job: Job, plan: Plan) -> list[str]:
         ]
 
 
-def _table(shards: Sequence[Shard], pending: set[str]) -> Iterator[str]:
+def _table(shards: Sequence[Shard], pending: set[str], piece: str) -> Iterator[str]:
     yield f"{'shard':>8}  {'rows':>12}  {'bytes':>10}  {'files':>5}  state      input"
     for shard in shards[:SHOWN]:
         rows = "?" if shard.rows is None else f"{shard.rows:,}"
         files = list(dict.fromkeys(fragment.input.name for fragment in shard.fragments))
         state = "pending" if shard.id in pending else "committed"
         first = shard.fragments[0]
-        piece = f" {list(first.span)}" if first.span else ""
-        more = f" and {len(files) - 1} more" if len(files) > 1 else piece
+        more = f" and {len(files) - 1} more" if len(files) > 1 else _place(first, piece)
         yield f"{shard.sequence:>8}  {rows:>12}  {size(shard.bytes):>10}  {len(files):>5}  {state:<9}  {files[0]}{more}"
     if len(shards) > SHOWN:
         yield f"{'...':>8}  and {len(shards) - SHOWN:,} more"
+
+
+def _place(fragment: Fragment, piece: str) -> str:
+    """Which part of its input a fragment is, in the source's own terms."""
+    span = fragment.span
+    if not span or (fragment.joinable and not span[1]):
+        return ""
+    return f" {piece}s {span[0]}-{span[1] - 1}" if fragment.joinable else f" {list(span)}"
 
 
 def _totals(shards: Sequence[Shard], pending: set[str]) -> Iterator[str]:

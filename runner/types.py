@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,7 +160,12 @@ class Source(Protocol):
     """Where the observations are. Lives on the driver; workers get its `Reader`.
 
     A class of your own inherits from this one, and defines `inputs`, `inspect` and `reader`. The other methods do what is right for most.
+
+    Attributes:
+        piece: What people call the pieces that the span of a joinable fragment counts, such as `row group`.
     """
+
+    piece: ClassVar[str] = "piece"
 
     @property
     def filtered(self) -> bool:

@@ -75,7 +75,7 @@ def _hold_against_records(job: Job, ledger: Ledger, verdict: Verdict) -> Mapping
     parts = {part["shard"]: _entry(part) for part in manifest["parts"]}
     entries = {shard: entry for shard, entry in parts.items() if entry is not None}
     verdict.problems += [*_other_job(job, ledger), *_unfinished(ledger, parts), *_strangers(ledger)]
-    verdict.problems += [*_plan_problems(ledger), *_manifest_problems(ledger, manifest, parts)]
+    verdict.problems += [*_plan_problems(ledger, job.source.piece), *_manifest_problems(ledger, manifest, parts)]
     for shard in ledger.shards:
         if shard.id in ledger.committed and (entry := entries.get(shard.id)) is not None:
             verdict.problems += _part_problems(ledger, shard, entry, verdict)
@@ -148,23 +148,23 @@ def _strangers(ledger: Ledger) -> Iterator[str]:
 # ---------------------------------------------------------------- the plan covers every file exactly once
 
 
-def _plan_problems(ledger: Ledger) -> Iterator[str]:
+def _plan_problems(ledger: Ledger, piece: str) -> Iterator[str]:
     fragments = sorted(
         (fragment for shard in ledger.shards for fragment in shard.fragments),
         key=lambda each: (each.input.name, each.span[0] if each.span and each.joinable else each.first_row),
     )
     for path, group in groupby(fragments, key=lambda fragment: fragment.input.name):
-        if problem := _coverage_problem(list(group)):
+        if problem := _coverage_problem(list(group), piece):
             yield f"{path}: {problem}"
 
 
-def _coverage_problem(fragments: Sequence[Fragment]) -> str | None:
+def _coverage_problem(fragments: Sequence[Fragment], piece: str) -> str | None:
     """Why the planned fragments of an input do not cover it exactly once, as far as the plan shows; `None` if they do."""
     if len({(each.span, None if each.span else each.first_row) for each in fragments}) < len(fragments):
         return "is planned more than once"
     ranges = [each.span for each in fragments if each.joinable and each.span]
     if ranges:
-        return _gap("pieces", ranges) if len(ranges) == len(fragments) else "is planned whole, and in pieces"
+        return _gap(f"{piece}s", ranges) if len(ranges) == len(fragments) else f"is planned whole, and in {piece}s"
     if any(each.span for each in fragments):
         return None  # only their source knows what such spans cover
     rows = [(each.first_row, each.first_row + each.rows) for each in fragments if each.rows is not None]

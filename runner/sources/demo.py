@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.sources import taxi
 from runner.sources.files import Files
@@ -43,6 +43,8 @@ class Taxi(Source):
         columns: Only these columns are offered; `None` for all 18.
         filters: As in every source of files.
     """
+
+    piece: ClassVar[str] = Files.piece
 
     path: str | None = None
     columns: list[str] | None = None

@@ -53,6 +53,8 @@ class Files(Source):
         column_types: Of CSV and JSON lines, column to Arrow type name, where the first block of a file misleads.
     """
 
+    piece: ClassVar[str] = "row group"
+
     path: str | list[str]
     format: FormatName
     columns: list[str] | None = None
