@@ -44,7 +44,7 @@ class Arguments:
         return MODELS[self.name]
 
     @property
-    def inputs(self) -> list[str]:
+    def files(self) -> list[str]:
         """Of the input, as local paths or URIs."""
         from pyarrow.fs import FileSelector
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from models._columns import matrix
 from runner.arrow.batches import to_input
-from runner.types import Input
+from runner.types import BatchKind
 
 COLUMNS = 12
 
@@ -41,9 +41,9 @@ def batches(rows: int) -> dict[str, pa.Table]:
 
 def conversions() -> Iterator[tuple[str, Callable[[pa.Table], Any]]]:
     """Each input kind, and one float matrix of all columns, as `model=torch` and `model=sklearn` make it."""
-    for kind in get_args(Input):
+    for kind in get_args(BatchKind):
         yield f"predict.input={kind}", lambda table, kind=kind: to_input(table, kind)
-    for kind in get_args(Input):
+    for kind in get_args(BatchKind):
         yield (
             f"one float32 matrix, from {kind}",
             lambda table, kind=kind: matrix(to_input(table, kind), table.column_names, "float32"),
