@@ -1,4 +1,4 @@
-"""The values that wings hand to each other, and the Protocols (seams) that sources, sinks, modes and models follow.
+"""The keys of `predict`, `resources`, `errors`, `ray`, `plan` and `verify`; what wings hand to each other; the seams of kinds.
 
 Nothing here does work: values are frozen dataclasses, seams are Protocols. Heavy packages appear in annotations only.
 """
@@ -150,10 +150,13 @@ class Reader(Protocol):
         """
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
-        """The rows with these numbers (ascending, within the input), with every column that is stored."""
+        """The rows with these numbers (of `positions`, ascending), with every column that is stored."""
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
-        """Yield the number of each row that `read` yields, within the input, from 0."""
+        """Yield the number of each row that `read` yields. It tells the row within its input; numbers ascend from fragment to fragment.
+
+        In a file it is the row's place, from 0; in a table it may be a key.
+        """
 
 
 class Source(Protocol):
@@ -175,12 +178,13 @@ class Source(Protocol):
     def settings(self) -> Mapping[str, Any] | None:
         """Whatever decides which rows there are and what they hold, as plain data: each is a field `source.<name>` of the fingerprint.
 
-        Leave out where the input lies, credentials, and what is at its default. `None` (default): all arguments count that it was made
+        Leave out where the input lies, credentials, and what changes no row. `None` (default): all arguments count that it was made
         with, except `path`, `storage_options`, `allow_empty` and credentials. The code of a source that is not built in counts as
         `source.code`, unless `settings` gives a `code` of its own, such as a version.
         """
         return None
 
+    @abstractmethod
     def inputs(self) -> list[Input]:
         """All inputs, listed cheaply, in input order.
 
@@ -188,6 +192,7 @@ class Source(Protocol):
             ConfigError: There is none, unless that is allowed.
         """
 
+    @abstractmethod
     def inspect(
         self, inputs: Sequence[Input], needed: Mapping[str, str] | None = None
     ) -> tuple[list[Fragment], pa.Schema | None]:
@@ -201,6 +206,7 @@ class Source(Protocol):
             ConfigError: They cannot be read, or lack a needed column.
         """
 
+    @abstractmethod
     def reader(self, schema: pa.Schema) -> Reader:
         """What workers read with; `schema` fixes column names, order and types."""
 
@@ -604,6 +610,7 @@ class Mode(Protocol):
     its arguments it raises when it is made, as a `ConfigError`: that is told with all other problems of the config.
     """
 
+    @abstractmethod
     def open(self, model: ModelSource, setup: Setup) -> Pool:
         """Start workers that each can obtain the model."""
 

@@ -229,9 +229,8 @@ WRONG: tuple[Case, ...] = (
     data("model._target_=../x", "model._target_=../x: is not a dotted path; expected one such as package.module.name"),
     data(
         "sink._target_=ops.loaders.load sink.alpha=1",
-        "sink._target_=ops.loaders.load: made a function, which lacks save_mode, keep_columns, accept, records, settings, "
-        "check, prepare, part, committed, write, examine, remove, strangers, publish; "
-        "a class that inherits from runner.types.Sink has what most need",
+        "sink._target_=ops.loaders.load: made a function, which is no sink: "
+        "a sink inherits from runner.types.Sink and defines committed, examine, records, remove, settings, write",
     ),
     data(
         "model=torch model._target_=models.ours.load model.beta=x",

@@ -1,4 +1,4 @@
-"""From a config to a checked `Job`. Every problem is found before a model is loaded, and all problems are reported together."""
+"""The keys that belong to no group, and the way from a config to a checked `Job`: all problems are collected first."""
 
 from __future__ import annotations
 

@@ -86,11 +86,12 @@ class Parts:
 
     def _lacks_methods(self, key: str, node: Mapping[str, Any], made: Any) -> bool:
         """Whether it lacks methods of its seam, which is then added to the problems."""
-        lacking = [name for name in vars(SEAMS[key]) if not name.startswith("_") and name not in dir(made)]
+        seam = SEAMS[key]
+        lacking = [name for name in vars(seam) if not name.startswith("_") and name not in dir(made)]
         if lacking:
             self.problems.append(
-                f"{key}._target_={node['_target_']}: made {a_kind(made)}, which lacks {', '.join(lacking)}; "
-                f"a class that inherits from runner.types.{SEAMS[key].__name__} has what most need"
+                f"{key}._target_={node['_target_']}: made {a_kind(made)}, which is no {key}: "
+                f"a {key} inherits from runner.types.{seam.__name__} and defines {', '.join(sorted(seam.__abstractmethods__))}"
             )
         return bool(lacking)
 
@@ -158,6 +159,11 @@ class Parts:
 
     def _made(self, call: Callable[..., Any], key: str, arguments: Mapping[str, Any], node: Mapping[str, Any]) -> Any:
         """What the call returns; what it raises is a problem of the config."""
+        if missing := sorted(getattr(call, "__abstractmethods__", ())):
+            self.problems.append(
+                f"{key}._target_={node['_target_']}: lacks {', '.join(missing)}, which every {key} defines"
+            )
+            return None
         try:
             return call(**arguments)
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What one run has done so far: it counts into the report, records in the ledger, and shows progress."""
+"""What one run has done so far: counts for the report, records in the ledger, progress, and the end at too many bad rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which shards are in flight: it fills the workers, retries with backoff, and keeps budgets and deadlines.
+"""Which shards are in flight: it fills the workers, retries as often as is allowed, and keeps deadlines.
 
 Knows nothing of Ray: it drives a `Pool`. Every decision is a pure function that takes `now`, tested with a fake clock.
 """

@@ -1,4 +1,4 @@
-"""What every run leaves in its sink, however it ends: `report.json` for programs, `run.log` for people.
+"""The record of a run in its sink, however it ends: `report.json` for programs, `run.log` for people.
 
 Both lie in the run's own folder `_runner/runs/<id>/`. They are written when the sink has been marked as this run's, then at most every
 ten seconds, and at the end. A run that is killed leaves a report that says `running`. If they cannot be written, the run goes on.

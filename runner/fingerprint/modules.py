@@ -1,4 +1,4 @@
-"""The user's own modules that some code imports, and a digest of each. Nothing is executed to find them.
+"""The user's own modules that some code imports, and a digest of each, without comments and docstrings. Nothing is executed.
 
 A module is the user's own unless it belongs to the standard library, to an installed package (`site-packages`,
 `dist-packages`) or to this program. A package that is installed as editable lies elsewhere, so it is the user's own. The built-in

@@ -1,4 +1,4 @@
-"""May this job write to this sink? Refuse what it must not touch, and make ready what it may."""
+"""Whether this job's parts may stand beside what the sink holds: refuse what it must not touch, and make ready what it may."""
 
 from __future__ import annotations
 

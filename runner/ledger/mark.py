@@ -1,4 +1,4 @@
-"""The mark on a sink: which run writes here, since when.
+"""The mark on a sink: which run writes here, since when, and when another run may take it over.
 
 It keeps two runs out of each other's way. It is refreshed while its run lives, and taken over once it is stale, or at once where its
 process is known to have ended. A run that stood still (a stopped process, a paused machine) may find it taken over when it

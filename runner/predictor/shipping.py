@@ -1,4 +1,4 @@
-"""The model on its way to the workers: loaded on the driver while workers start, or by the loader in each of them."""
+"""The model on its way to the workers, and as each of their processes holds it: loaded on the driver, or once by each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a Python module as a child process with a pipe to this one, and ends it together with everything that it started.
+"""Run a Python module as a child process with a pipe to this one, tell how it ended, and end it with all that it started.
 
 The child is a fresh interpreter, not a fork: Arrow, torch and Ray run threads, and a fork of a process with threads may find a lock held
 by a thread that it does not have, and wait for it for ever. `multiprocessing` with `spawn` would do for that, but it imports the user's

@@ -1,4 +1,4 @@
-"""Parts as files on any fsspec storage."""
+"""The sink `Files`: parts as files on any fsspec storage. Its `format` names one of `formats.py`."""
 
 from __future__ import annotations
 

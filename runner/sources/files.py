@@ -1,4 +1,4 @@
-"""The source `Files`: files on any fsspec storage, in any format that pyarrow reads."""
+"""The source `Files` and its arguments: files on any fsspec storage. Its `format` names what reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells transient errors of a storage (throttling, 5xx, timeouts, broken connections) from lasting ones, and retries them."""
+"""Tell transient errors (of a storage, of a model's server) from lasting ones, retry, and say how long to wait."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ def check_source(source: Source) -> None:
         )
         reader = source.reader(schema)
         rows = [_check_reader(reader, fragment, schema, source) for fragment in fragments]
+        _check_places(reader, fragments)
         assert sum(rows), "there is no row to check with: give the source some data"
         _check_joined(reader, fragments, schema)
         _check_travelled(reader, fragments, schema)
@@ -121,6 +122,15 @@ def _check_numbers(reader: Reader, fragment: Fragment, read: pa.Table) -> None:
     assert found.select(shared).to_pylist() == read.take(ends).to_pylist(), (
         "whole_rows() must give the rows of these numbers"
     )
+
+
+def _check_places(reader: Reader, fragments: Sequence[Fragment]) -> None:
+    """Messages and quarantine files name a row by its number, so no two rows of an input may have the same."""
+    for name, group in groupby(fragments, key=lambda fragment: fragment.input.name):
+        numbers = [number for fragment in group for number in reader.positions(fragment)]
+        assert all(a < b for a, b in pairwise(numbers)), (
+            f"positions() must number the rows within their input, not within their fragment: those of {name} do not ascend"
+        )
 
 
 def _check_joined(reader: Reader, fragments: Sequence[Fragment], schema: pa.Schema) -> None:

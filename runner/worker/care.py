@@ -1,4 +1,4 @@
-"""How carefully a shard is predicted, after what happened to it before."""
+"""How carefully a shard is predicted after it cost a worker: in a process of its own, or in smaller pieces."""
 
 from __future__ import annotations
 

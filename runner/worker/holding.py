@@ -1,4 +1,4 @@
-"""The predictor for as long as a call needs it, in this process or in one of its own."""
+"""What calls the predictor during one call: this process, or a child that ends with the call."""
 
 from __future__ import annotations
 

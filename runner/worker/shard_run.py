@@ -141,7 +141,10 @@ def _held_to(written: Written, rows: int) -> Written:
 
     Raises:
         ValueError: It does not.
+        TypeError: It says something else.
     """
+    if not isinstance(written, Written):
+        raise TypeError(f"`write` of the sink returned {written!r:.60}; expected a runner.types.Written")
     if written.rows != rows:
         raise ValueError(f"the sink tells of {written.rows} rows in it, and {rows} were predicted")
     return written

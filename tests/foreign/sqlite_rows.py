@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class SqliteRows(Source):
 
     def inputs(self) -> list[Input]:
         """A table may change as a whole; how many rows it has tells here whether it has."""
-        with closing(sqlite3.connect(self.path)) as db:
+        with database(self.path) as db:
             counts = [
                 db.execute(f"SELECT count(*), max(rowid) FROM {quoted(table)}").fetchone() for table in self.tables
             ]
@@ -52,7 +52,7 @@ class SqliteRows(Source):
         self, inputs: Sequence[Input], needed: Mapping[str, str] | None = None
     ) -> tuple[list[Fragment], pa.Schema | None]:
         """Fragments that begin at every so many rows, whatever gaps there are between the rows' numbers."""
-        with closing(sqlite3.connect(self.path)) as db:
+        with database(self.path) as db:
             fragments = [fragment for each in inputs for fragment in self._fragments(db, each)]
             columns = db.execute(f"PRAGMA table_info({quoted(table_of(inputs[0]))})").fetchall() if inputs else []
         return fragments, pa.schema([(name, TYPES[kind]) for _, name, kind, *_ in columns]) if columns else None
@@ -100,11 +100,21 @@ class SqliteReader:
     def _rows(self, fragment: Fragment, columns: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
         names, table = ", ".join(map(quoted, columns)), quoted(table_of(fragment.input))
         query = f"SELECT {names} FROM {table} WHERE ({self.where}) AND rowid BETWEEN ? AND ? ORDER BY rowid"
-        # What yields rows may be closed in another thread than the one that read them.
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, check_same_thread=False)) as db:
+        with database(self.path) as db:
             cursor = db.execute(query, fragment.span or ())
             while rows := cursor.fetchmany(BATCH_ROWS):
                 yield rows
+
+
+@contextmanager
+def database(path: str) -> Iterator[sqlite3.Connection]:
+    """The database, to read from. One that is locked may be free later: then it is tried again."""
+    try:
+        # What yields rows may be closed in another thread than the one that read them.
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)) as db:
+            yield db
+    except sqlite3.OperationalError as error:
+        raise ConnectionError(f"{path}: {error}") from error
 
 
 def table_of(table: Input) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from foreign.threads import Threads, ThreadsPool
 
-from runner import testing
 from runner.modes.actors import Actors
 from runner.modes.inline import Inline
 from runner.modes.processes import Processes
 from runner.modes.tasks import Tasks
 from runner.testing import check_mode
+from runner.testing import modes as mode_checks
 from runner.types import Done, Mode, ModelSource, Pool, Resources, Setup, Work
 
 QUARTER = Resources(num_cpus=0.25)
@@ -101,8 +101,8 @@ class Inventive(ThreadsPool):
 def test_a_broken_promise_of_a_pool_is_told(
     pool: type[ThreadsPool], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(testing, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(testing, "MOST_ROOM", 50)
+    monkeypatch.setattr(mode_checks, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(mode_checks, "MOST_ROOM", 50)
     with pytest.raises(AssertionError) as broken:
         check_mode(Broken(pool=pool))
     assert str(broken.value).startswith(said)

@@ -173,7 +173,9 @@ def test_a_broken_promise_is_named(tmp_path: Path, how: str, message: str) -> No
 
 def test_a_method_that_is_missing_is_named(tmp_path: Path) -> None:
     write_input(tmp_path / "in")
-    with pytest.raises(ConfigError, match=r"abstract class Partial .*committed.*examine.*remove"):
+    with pytest.raises(
+        ConfigError, match=r"more_sinks\.Partial: lacks committed, examine, remove, write, which every sink"
+    ):
         run(job(tmp_path, **{"sink._target_": "foreign.more_sinks.Partial", "mode": "inline"}))
 
 

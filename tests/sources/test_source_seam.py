@@ -146,9 +146,14 @@ class WrongReader:
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
         numbers = list(self.within.positions(fragment))
+        if self.how == "from each fragment":
+            return iter(range(len(numbers)))
         return iter(numbers[::-1] if self.how == "positions" else numbers)
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
+        if self.how == "from each fragment":
+            own = list(self.within.positions(fragment))
+            return self.within.whole_rows(fragment, [own[number] for number in numbers])
         return self.within.whole_rows(fragment, [1] * len(numbers) if self.how == "whole rows" else numbers)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,6 +172,7 @@ class WrongReader:
         ("unsteady", "the same rows each time"),
         ("positions", "must ascend"),
         ("whole rows", "the rows of these numbers"),
+        ("from each fragment", "within their input, not within their fragment"),
         ("pickle", "must be picklable"),
     ],
 )
@@ -258,3 +264,11 @@ def test_a_source_that_workers_cannot_import_is_told_at_once(tmp_path: Path, rem
         JobFailed, match=r"cannot unpickle its work: ModuleNotFoundError: No module named 'ops'; the code of a source"
     ):
         run({**more, "model._target_": "predictors.doubling", "sink.path": str(tmp_path / "out")})
+
+
+def test_a_forgotten_method_is_named(tmp_path: Path) -> None:
+    given = {"source": "custom", "source._target_": "foreign.lacking.NoReader", "sink.path": str(tmp_path / "out")}
+    with pytest.raises(
+        ConfigError, match=r"source\._target_=foreign\.lacking\.NoReader: lacks reader, which every source"
+    ):
+        run({**given, "model": "custom", "model._target_": "predictors.doubling", "mode": "inline"})
