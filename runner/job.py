@@ -145,7 +145,7 @@ def _asked(signals: Signals, account: Account) -> bool:
     Raises:
         Incomplete: Another run has taken the sink over.
     """
-    account.ledger.mark.check()
+    account.ledger.mark.ensure_held()
     if signals.asked():
         account.draining(signals.number)
     return signals.number != 0

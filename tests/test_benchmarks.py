@@ -97,6 +97,7 @@ def test_memory_counts_descendants() -> None:
     assert samples[-1].size > 200 * 1024**2
 
 
+@pytest.mark.slow
 def test_program_that_hangs_ends_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "LONGEST", 5)
     child = "import time; time.sleep(60)"

@@ -128,6 +128,7 @@ def test_beyond_its_budget_a_job_fails_says_so_and_continues(
     _fails_then_continues(executor, planned(tmp_path, {1: outcomes}, **budget), tmp_path, error, told, len(outcomes))
 
 
+@pytest.mark.slow
 def test_beyond_its_budget_of_workers_a_job_is_incomplete_and_continues(remote: str, tmp_path: Path) -> None:
     budget = {"errors.max_lost_workers": 1, **one_at_a_time(remote)}
     config = planned(tmp_path, {1: ["exit", "exit"]}, mode=remote, **budget)

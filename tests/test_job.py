@@ -498,6 +498,7 @@ def test_a_value_that_the_sink_cannot_hold_fails_the_job(executor: Runs, tmp_pat
         executor(job(tmp_path, "far_future"))
 
 
+@pytest.mark.slow
 def test_a_predictor_that_cannot_be_pickled_says_what_to_do(tmp_path: Path) -> None:
     write_input(tmp_path / "in")
     for mode in ("processes", "tasks", "actors"):

@@ -393,6 +393,7 @@ def test_another_column_that_is_not_what_the_first_block_told(tmp_path: Path, ki
     assert (row["x"], row["_row"], row["_raw"]) == (3, 50, last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", [None, [["x", ">=", 100]]])
 def test_the_places_of_bad_rows_are_found_in_one_pass_over_their_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: Any

@@ -83,6 +83,7 @@ def test_anonymous_reads_but_does_not_write(s3: servers.S3Server) -> None:
     assert owner.cat(f"{s3.bucket}/open/data") == b"data"
 
 
+@pytest.mark.slow
 def test_second_server_is_apart_and_goes_when_the_body_raises(s3: servers.S3Server, tmp_path: Path) -> None:
     """Two servers share nothing, and stopping one leaves nothing of it and all of the other."""
     second: list[servers.S3Server] = []
@@ -109,6 +110,7 @@ def test_second_server_is_apart_and_goes_when_the_body_raises(s3: servers.S3Serv
     assert not list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))
 
 
+@pytest.mark.slow
 def test_taken_port_costs_a_start_and_not_the_server(
     s3: servers.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

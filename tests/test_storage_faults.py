@@ -267,6 +267,7 @@ def big(place: Place, **more: Any) -> dict[str, Any]:
     return {**config, "batch_size": 2, "sink.storage_options": options, **more}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

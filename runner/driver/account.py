@@ -150,7 +150,7 @@ class Account:
             first = "; ".join(note.removeprefix(ASIDE) for note in self.report.notes if note.startswith(ASIDE))
             where = first or f"they are in {self.ledger.store.path(quarantine.FOLDER)}"
             raise TooManyBadRows(
-                f"{budget.told(bad, seen)}: {where}; allow more, or mend the model and predict into another sink.path"
+                f"{budget.arithmetic(bad, seen)}: {where}; allow more, or mend the model and predict into another sink.path"
             )
 
     def draining(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What receipts, plans and the listing say of the same part, held against each other. Pure functions: no storage."""
+"""Compare what receipts, plans and the listing say of the same part. Pure functions: no storage."""
 
 from __future__ import annotations
 

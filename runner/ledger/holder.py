@@ -43,7 +43,7 @@ class Holder:
     refreshed: float = 0.0
 
     def to_json(self) -> bytes:
-        """For people and for `holder_of`."""
+        """The holder as JSON, which people and `holder_of` can read."""
         return json.dumps(asdict(self)).encode()
 
     def __str__(self) -> str:
@@ -51,13 +51,13 @@ class Holder:
 
 
 def this_process(run_id: str, since: float, now: float) -> Holder:
-    """What this process writes into a mark."""
+    """The holder that this process writes into a mark."""
     pid = os.getpid()
     return Holder(run_id, _host(), _processes(), pid, _began(pid) or "", since, now)
 
 
 def holder_of(text: bytes) -> Holder:
-    """What a mark says, however damaged it is, and whatever version or hand wrote it."""
+    """The holder that a mark names, also of a damaged mark or one of another version."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -80,7 +80,7 @@ def _number(value: object) -> float:
 
 
 def has_ended(held: Holder, living: Collection[str]) -> bool:
-    """Whether the run is known to be over: only a process that would see the run's process alive can know.
+    """Whether the run is known to have ended. Only a process that would see the run's process if it were alive can know.
 
     Args:
         held: What its mark says.
@@ -95,7 +95,7 @@ def has_ended(held: Holder, living: Collection[str]) -> bool:
 
 
 def _host() -> str:
-    """This host, until it boots again."""
+    """An id of this host, until its next boot."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{socket.gethostname()}/{boot.read_text().strip()[:8] if boot.exists() else ''}"
 

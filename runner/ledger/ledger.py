@@ -1,4 +1,4 @@
-"""What a sink's records say: the recipe, the plans, what is committed, receipts, the manifest.
+"""The records of a sink as a run reads and continues them: recipe, plans, receipts, manifest, and which parts are committed.
 
 The listing is the truth: a part that is listed under its planned name is committed. Plans are created if absent before the
 first part and then followed; receipts say what is inside the parts, and a part without one is read once at the end.
@@ -103,7 +103,7 @@ class Ledger:
             raise self._damaged(name, error) from error
 
     def _parts_there(self) -> Mapping[str, int | None]:
-        """The sizes of the planned parts that are there, by shard; of the listing only what is no part is kept."""
+        """The sizes of the planned parts that are there, by shard id. The listing keeps only what is no part."""
         sizes = self._sink.committed(self.shards, self._listed)
         for shard in self.shards:
             if shard.id in sizes:
@@ -142,30 +142,30 @@ class Ledger:
         return self.recorded is not None and self.recorded.replaced
 
     def listed(self, name: str) -> bool:
-        """Whether the last listing had this file, which is no part."""
+        """Whether the last listing had this name, which is not the name of a part."""
         return name in self._listed
 
     def below(self, prefix: str) -> list[str]:
-        """The listed files, parts aside, whose path begins so."""
+        """The listed names that begin so, without the parts."""
         return sorted(name for name in self._listed if name.startswith(prefix))
 
     def strangers(self) -> list[str]:
-        """What is there and is not ours: visible files that no record names, and what else the sink tells."""
+        """What is there and is not ours: visible files that no record names, and the strangers that the sink names."""
         return sorted([*filter(_is_visible, self._listed), *self._sink.strangers(self.shards)])
 
     def differences(self, fields: Mapping[str, Any], accept: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
-        """Fields of the fingerprint in which a job differs from the recorded one and that are not accepted: name to (there, now)."""
+        """The fingerprint fields in which a job differs from the recorded one, without accepted ones: by name, (recorded, given)."""
         different = {} if self.recorded is None else compare.differences(self.recorded.fields, fields)
         return {name: pair for name, pair in different.items() if name not in accept}
 
     def covered(self) -> dict[str, Input]:
-        """The input files of all plans, by path."""
+        """The inputs of all plans, by name."""
         return {fragment.input.name: fragment.input for shard in self.shards for fragment in shard.fragments}
 
     # ------------------------------------------------ replacing an older output
 
     def as_if_empty(self) -> Ledger:
-        """A ledger with nothing in it, to plan what will replace this output. Nothing is deleted before a recipe is recorded."""
+        """An empty ledger, to plan the output that will replace this one. Nothing is deleted before its recipe is recorded."""
         fresh = copy.copy(self)
         fresh.replaces = self
         fresh.sizes = {}
@@ -173,7 +173,7 @@ class Ledger:
         return fresh
 
     def _delete_replaced(self, older: Ledger) -> None:
-        """Delete the older output, which must still be what it was when this run looked at it.
+        """Delete the older output, if it is still what it was when this run read it.
 
         Raises:
             Incomplete: It is not: another run has written since.
@@ -187,7 +187,7 @@ class Ledger:
         now.wipe()
 
     def wipe(self) -> None:
-        """Delete what our own records name, and nothing else; nor what this run itself has written.
+        """Delete what our own records name, except what this run itself has written.
 
         `_SUCCESS` goes first, so that no reader trusts the rest. Then the recipe says that the output is being replaced: if this
         run dies now, the next one deletes the rest, rather than taking it for output that is worth finishing. Its seal is another one from
@@ -212,7 +212,7 @@ class Ledger:
     # ------------------------------------------------ recording
 
     def record_recipe(self, recipe: Recorded) -> Recorded:
-        """Create the recipe, after deleting the output that it replaces; what another run created first wins.
+        """Create the recipe, after deleting the output that it replaces. If another run created one first, that one counts.
 
         Raises:
             Incomplete: Another run has changed the output that this one was to replace.
@@ -221,7 +221,7 @@ class Ledger:
         if self.replaces is not None:
             self._delete_replaced(self.replaces)
             self.replaces = None
-        self.mark.check()
+        self.mark.ensure_held()
         recipe = replace(recipe, run=self.run_id)
         text = recipe.to_json()
         if self.store.create(RECIPE, text):
@@ -234,16 +234,16 @@ class Ledger:
         return self.recorded
 
     def rewrite_recipe(self, recipe: Recorded) -> Recorded:
-        """Replace the recipe: a difference was accepted, or the first row ever fixed the output schema."""
-        self.mark.check()
+        """Replace the recipe: a difference was accepted, or the first row that was ever predicted fixed the output schema."""
+        self.mark.ensure_held()
         text = recipe.to_json()
         self.store.replace(RECIPE, text)
         self.recorded, self.seal = recipe, Seal(RECIPE, seal(text))
         return recipe
 
     def record_plan(self, shards: Sequence[Shard]) -> None:
-        """Create the next plan; what another run created first is followed instead."""
-        self.mark.check()
+        """Create the next plan. If another run created it first, follow that one."""
+        self.mark.ensure_held()
         name = f"_runner/plan-{len(self.plans):06d}.parquet"
         if self.store.create(name, records.plan_file(shards)):
             self.plans.append(list(shards))
@@ -252,13 +252,13 @@ class Ledger:
             self.plans = self._read_plans()
 
     def drop_stale_temporaries(self) -> None:
-        """Delete what killed runs left: files half written on a local disk, and first batches."""
+        """Delete what killed runs left: half-written files on a local disk, and first batches."""
         for name in self._listed:
             if OUR_TEMPORARY.fullmatch(name):
                 self.store.delete(name)
 
     def refuse_contradicted(self) -> None:
-        """Refuse to go on beside a part that is not what was committed.
+        """Refuse to continue an output in which a part is not what was committed.
 
         Raises:
             JobFailed: Naming the parts.
@@ -272,22 +272,22 @@ class Ledger:
         return sum(len(plan) for plan in self.plans)
 
     def unmark(self) -> None:
-        """Take `_SUCCESS` away before something is added."""
-        self.mark.check()
+        """Delete `_SUCCESS`, before something is added to the output."""
+        self.mark.ensure_held()
         self.store.delete(SUCCESS)
         self._listed.pop(SUCCESS, None)
 
     def receive(self, receipt: Receipt, shard: Shard) -> None:
-        """Count a part as committed; its receipt is on disk at most 10 s, or 2,000 receipts, later."""
+        """Count a part as committed. Its receipt is stored at most 10 s, or 2,000 receipts, later."""
         self.committed.add(shard.id)
         self._receipts.append(receipt)
         if len(self._receipts) >= FLUSH_RECEIPTS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write the receipts received since the last time; they say nothing of the parts of whoever has taken the sink over."""
+        """Store the receipts that came since the last time, unless another run has taken the sink over: they do not describe its parts."""
         if self._receipts:
-            self.mark.check()
+            self.mark.ensure_held()
             lines = "".join(map(records.receipt_line, self._receipts))
             self.store.replace(self.in_run(f"receipts-{self._files}.jsonl"), lines.encode())
             self._files += 1
@@ -295,7 +295,7 @@ class Ledger:
         self._flushed = time.monotonic()
 
     def in_run(self, name: str) -> str:
-        """Path of a file of this run below the sink."""
+        """The name of a file of this run among the records."""
         return f"_runner/runs/{self.run_id}/{name}"
 
     # ------------------------------------------------ the end
@@ -329,7 +329,7 @@ class Ledger:
         self.mark.confirm()
         for number, plan in enumerate(self.plans):
             self._sink.publish(number, ((shard, Entry.unpacked(entries[shard.id]).written) for shard in plan))
-        self.mark.check()
+        self.mark.ensure_held()
         self.store.replace(SUCCESS, b"")
 
     def _publish_manifest(self, skipped: Sequence[str], entries: Mapping[str, bytes]) -> None:
@@ -339,11 +339,11 @@ class Ledger:
                 file.write(piece)
 
     def skipped(self) -> list[str]:
-        """The input files that the manifest says were left out: a part that was committed without a file stays without it."""
+        """The inputs that the manifest lists as left out. A part that was committed without an input stays without it."""
         return list(self._of_manifest("skipped", []))
 
     def accepted_bad_rows(self) -> int:
-        """Rows that were in quarantine when a run last completed this output."""
+        """How many rows were in quarantine when a run last completed this output."""
         return int(self._of_manifest("rows_quarantined", 0))
 
     def _of_manifest(self, name: str, absent: Any) -> Any:
@@ -355,12 +355,12 @@ class Ledger:
             raise self._damaged(MANIFEST, error, REWRITE) from error
 
     def _head(self) -> dict[str, Any]:
-        """Of the manifest only the beginning is read: the rest is as large as the plan."""
+        """The beginning of the manifest. The rest of it is as large as the plan, and is not read."""
         with self.store.opened(MANIFEST) as file:
             return records.head_of(file)
 
     def _drop_stale_quarantine(self, entries: Mapping[str, bytes]) -> None:
-        """A try that died after its quarantine may have been followed by one without bad rows: its file says nothing true."""
+        """Delete quarantine files of tries that died, where a later try of the shard found no bad rows."""
         if not self.below(quarantine.FOLDER):
             return
         for shard in self.shards:
@@ -368,19 +368,19 @@ class Ledger:
             if name in self._listed and entry and not Entry.unpacked(entry).rows_quarantined:
                 self.store.delete(name)
 
-    def _told(self) -> Iterator[tuple[str, Entry]]:
-        """What the receipts of all runs say of shards; of what is said twice, the later holds."""
+    def _entries_received(self) -> Iterator[tuple[str, Entry]]:
+        """What the receipts of all runs say of the shards, in the order in which they were written: the last one of a shard counts."""
         names = [name for name in self.below("_runner/runs/") if "/receipts-" in name]
         lines = (line for content in map_in_threads(self.store.read, names) for line in (content or b"").splitlines())
         return (found for found in map(records.entry_of, lines) if found is not None)
 
     def _entries_of(self, sizes: Mapping[str, int | None]) -> dict[str, bytes]:
-        """What the receipts say of the parts, packed, by shard.
+        """What the receipts say of the parts: a packed entry by shard id, empty where there is no receipt.
 
         Raises:
             JobFailed: A part has another size than it had when it was committed.
         """
-        entries, contradicted = evidence.settled(self._told(), sizes)
+        entries, contradicted = evidence.settled(self._entries_received(), sizes)
         if contradicted:
             wrong = [
                 f"{self.part(shard)} ({sizes[shard.id]:,} bytes, {contradicted[shard.id]:,} were committed)"
@@ -395,7 +395,7 @@ class Ledger:
     def _read_back(
         self, entries: dict[str, bytes], sizes: Mapping[str, int | None], skipped: Collection[str], filtered: bool
     ) -> None:
-        """Add the parts whose receipts died with their drivers: each is read once, several at a time if they are small.
+        """Add entries for parts whose receipts were lost with their driver: each is read once, several at a time if they are small.
 
         Raises:
             JobFailed: A part is damaged, or has rows that its plan does not know of, or lacks some.
@@ -439,7 +439,7 @@ class Ledger:
         return found
 
     def quarantined(self, shard: Shard) -> tuple[int, str]:
-        """Rows in the shard's quarantine file, and its checksum; 0 and nothing where there is none.
+        """The number of rows in the shard's quarantine file, and its checksum; 0 and `""` if there is none.
 
         Raises:
             JobFailed: It is damaged.
@@ -463,8 +463,8 @@ class Ledger:
         return rows, f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     def seen_before(self) -> tuple[int, int]:
-        """Rows read and rows quarantined by earlier runs, as far as their receipts tell."""
-        counts = {shard: (entry.rows_in, entry.rows_quarantined) for shard, entry in self._told()}
+        """How many rows earlier runs read and put aside, as far as their receipts were stored."""
+        counts = {shard: (entry.rows_in, entry.rows_quarantined) for shard, entry in self._entries_received()}
         return sum(rows for rows, _ in counts.values()), sum(bad for _, bad in counts.values())
 
 

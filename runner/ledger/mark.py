@@ -26,7 +26,7 @@ _living: set[str] = set()  # the runs of this process that hold a mark
 
 
 class Mark:
-    """A context in which the sink is marked as this run's. Outside of it, nothing is held and nothing is checked."""
+    """A context in which the sink is marked as this run's. Outside of it, nothing is marked and nothing is checked."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Mark:
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Take the sink's folder, and the run that asks."""
+        """Take the records of the sink, and the id of this run."""
         self._store, self._run_id, self._now, self._sleep = store, run_id, now, sleep
         self._since = self._seen = now()
         self._asked = float("-inf")
@@ -62,7 +62,7 @@ class Mark:
         return self
 
     def _lives(self, text: bytes) -> bool:
-        """Whether another run that seems to live has set this mark."""
+        """Whether another run, which seems to be alive, has set this mark."""
         held = holder_of(text)
         if held.run_id == self._run_id:  # set by a try whose answer was lost on the way
             return False
@@ -72,7 +72,7 @@ class Mark:
         return self._changes(text) if age < -STALE_SECONDS else age <= STALE_SECONDS
 
     def _changes(self, text: bytes) -> bool:
-        """Whether a mark of the future is refreshed within a minute: its host's clock is ahead, so only watching it tells."""
+        """Whether a mark with a time in the future is renewed within a minute. The clock of its host is ahead, so its age says nothing."""
         for _ in range(int(STALE_SECONDS / WATCH_SECONDS)):
             self._sleep(WATCH_SECONDS)
             if self._store.read(MARK) != text:
@@ -82,7 +82,7 @@ class Mark:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the mark away, unless another run has taken it over."""
+        """Delete the mark, unless another run has taken it over."""
         self._held = False
         self._ended.set()
         self._thread.join()
@@ -93,7 +93,7 @@ class Mark:
 
     # ------------------------------------------------ while it is held
 
-    def check(self) -> None:
+    def ensure_held(self) -> None:
         """Make sure that this run still holds the sink. Reads the mark only if that was not done for half a minute.
 
         A storage that does not answer now is no reason to stop: the workers ask it again before they publish.
@@ -104,7 +104,7 @@ class Mark:
         now = self._now()
         if self._held and not 0 <= now - self._seen <= LATE_SECONDS and not 0 <= now - self._asked < REFRESH_SECONDS:
             with contextlib.suppress(OSError):
-                self._look()
+                self._read()
             self._asked = self._now()
         self._refuse_lost()
 
@@ -115,15 +115,15 @@ class Mark:
             Incomplete: Another run has taken the sink over.
         """
         if self._held:
-            self._look()
+            self._read()
         self._refuse_lost()
 
     def _refuse_lost(self) -> None:
         if self._lost is not None:
             raise Incomplete(self._loss(self._lost))
 
-    def _look(self) -> float:
-        """Read the mark; the time from which on it may have changed again."""
+    def _read(self) -> float:
+        """Read the mark, and return the time before the read: from then on it may have changed again."""
         with self._looking:
             asked, text = self._now(), self._store.read(MARK)
             if (held := holder_of(text or b"")).run_id != self._run_id:
@@ -139,7 +139,7 @@ class Mark:
 
     def _refresh(self) -> None:
         with self._looking:  # nobody reads the mark while it is replaced, which is not atomic everywhere
-            seen = self._look()
+            seen = self._read()
             if self._lost is None and 0 <= self._now() - seen <= LATE_SECONDS:
                 self._store.replace(MARK, self._content())
 

@@ -1,4 +1,4 @@
-"""Rows that the model cannot predict: how many are allowed, and the file they go to, whole, each with its error.
+"""Rows that cannot be predicted: the file that they go to, whole and with their errors, and how many are allowed.
 
 A quarantine file is published before the part of its shard, and that part commits both.
 """
@@ -44,8 +44,8 @@ class BadRow(NamedTuple):
     error: Exception
     text: str | None = None
 
-    def told(self, *, placed: bool = False) -> str:
-        """For people; with the place in the user's code that raised it, where that is asked for."""
+    def describe(self, *, placed: bool = False) -> str:
+        """The row and its error for people. With `placed`, also the place in the user's code that raised the error."""
         if self.text is not None:
             return exceptions.clipped(f"{self.fragment.input.name} {self.error}")
         place = f" ({found})" if placed and (found := exceptions.innermost_frame(self.error)) else ""
@@ -53,7 +53,7 @@ class BadRow(NamedTuple):
 
 
 def unreadable(fragment: Fragment, row: Unreadable) -> BadRow:
-    """A row that cannot be parsed, as a bad one."""
+    """A row that cannot be parsed, as a bad row."""
     return BadRow(fragment, row.number, UnreadableRow(row.reason), row.text)
 
 
@@ -68,20 +68,20 @@ class Budget:
     limit: int | float
 
     def passed(self, bad: int, seen: int, *, final: bool = False) -> bool:
-        """Whether `bad` of `seen` rows are too many; a fraction of fewer than 10,000 rows counts as one of 10,000 until the end."""
+        """Whether `bad` of `seen` rows are too many. A fraction counts of 10,000 rows at least, until the end."""
         if isinstance(self.limit, int):
             return bad > self.limit
         return bad > self.limit * (seen if final else max(seen, FIRST_CHECK))
 
-    def told(self, bad: int, seen: int) -> str:
-        """The arithmetic, for people."""
+    def arithmetic(self, bad: int, seen: int) -> str:
+        """How many rows are bad, and how many the budget allows, for people."""
         share = f"{self.limit:.4g} of the rows seen, which is {int(self.limit * seen):,}"
         allowed = f"{self.limit:,}" if isinstance(self.limit, int) else share
         return f"{bad:,} of {seen:,} rows are bad; errors.max_bad_rows={self.limit} allows {allowed}"
 
 
 def file_name(shard: Shard) -> str:
-    """Path of a shard's quarantine file below the sink."""
+    """The name of a shard's quarantine file among the records."""
     return f"{FOLDER}{shard.name}.parquet"
 
 
@@ -121,7 +121,7 @@ def _whole(reader: Reader, fragment: Fragment, bad: Sequence[BadRow]) -> pa.Tabl
 
 
 def _own(rows: pa.Table, fragment: Fragment, bad: Sequence[BadRow]) -> tuple[pa.Table, tuple[Any, Any]]:
-    """The input's own columns, and the places of the rows: their own if they were in quarantine before."""
+    """The columns of the input, and the places of the rows: those that they came with if they were in quarantine before."""
     names = [name for name in rows.column_names if name != RAW]
     if set(ADDED) <= set(names):
         return rows.select([name for name in names if name not in ADDED]), (rows.column("_source"), rows.column("_row"))
@@ -132,7 +132,7 @@ def _own(rows: pa.Table, fragment: Fragment, bad: Sequence[BadRow]) -> tuple[pa.
 
 
 def _beside(names: Sequence[str]) -> list[str]:
-    """A column of the input's own that has the name of one of ours keeps its values under another, which no column has."""
+    """The names of the input's columns. One that has the name of a column of ours gets another, unused name."""
     taken = {*names, *ADDED, RAW}
     found = []
     for name in names:
@@ -147,7 +147,7 @@ def _beside(names: Sequence[str]) -> list[str]:
 
 
 def united(tables: Sequence[pa.Table]) -> pa.Table:
-    """All rows in one table: a column has the type that holds the values of every table, or is text where there is none."""
+    """All rows in one table. A column has a type that holds the values of every table; if there is none, it becomes text."""
     import pyarrow as pa
 
     names = list(dict.fromkeys(name for table in tables for name in table.column_names if name not in (*ADDED, RAW)))
@@ -172,7 +172,7 @@ def _united(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 
 def in_parquet(table: pa.Table) -> bytes:
-    """The table as a file; a column that Parquet cannot hold as text."""
+    """The table as a Parquet file. A column that Parquet cannot hold becomes text."""
     import pyarrow as pa
 
     try:
@@ -201,7 +201,7 @@ def _fits(column: pa.ChunkedArray) -> bool:
 
 
 def as_text(column: pa.ChunkedArray) -> pa.Array:
-    """Each value as text: a string as it is, anything else as JSON."""
+    """The values as texts: a string as it is, anything else as JSON."""
     import pyarrow as pa
 
     return pa.array([_text(value) for value in column], pa.string())

@@ -1,4 +1,4 @@
-"""What a sink's records are as bytes: plans, receipts, the manifest. Written and read piece by piece, however many parts there are."""
+"""Plans, receipts and the manifest as bytes, written and read piece by piece, so that millions of parts fit into memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Item = TypeVar("Item")
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The items, `size` at a time."""
+    """Lists of `size` items each; the last may be shorter."""
     remaining = iter(items)
     while chunk := list(islice(remaining, size)):
         yield chunk
@@ -68,7 +68,13 @@ def _plan_table(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
 
 
 def _array(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
-    """What `pa.array` makes of texts or integers; but that imports pandas, while all workers wait for the plan."""
+    """The values as an Arrow array, of texts or of integers; `None` is null.
+
+    `pa.array` does the same, but imports pandas first if that is installed, which takes half a second while all workers wait for the
+    plan. So the buffers are packed by hand, as Arrow's columnar format lays them out: a bitmap of valid values (bit 0 first), for texts
+    their end offsets (int32, so that a batch of `PLAN_ROWS` texts must stay below 2 GiB), and the data. It breaks with a type that is
+    neither `string` nor `int64`.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -100,7 +106,7 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
 
 
 def _of_today(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A plan of earlier versions told row groups in two columns of numbers."""
+    """The batch in today's form. Plans of earlier versions had row groups in two columns of numbers."""
     import pyarrow as pa
 
     if FORMER[0] not in batch.schema.names:
@@ -121,7 +127,7 @@ def _plan_schema() -> pa.Schema:
 
 
 def to_rows(shards: Iterable[Shard]) -> Iterator[tuple[Any, ...]]:
-    """One row per fragment, as the recorded plan has them: the values of `COLUMNS`."""
+    """One row for each fragment, as a recorded plan has it: the values of `COLUMNS`."""
     for shard in shards:
         for fragment in shard.fragments:
             input_, span = fragment.input, None if fragment.span is None else json.dumps(fragment.span)
@@ -130,7 +136,7 @@ def to_rows(shards: Iterable[Shard]) -> Iterator[tuple[Any, ...]]:
 
 
 def from_rows(rows: Iterable[tuple[Any, ...]]) -> list[Shard]:
-    """The shards of a recorded plan."""
+    """The shards of the rows of a recorded plan."""
     grouped = groupby(rows, key=itemgetter(0, 1, 2))
     return [
         Shard(number, id_, intern(folder), tuple(map(_fragment, group))) for (number, id_, folder), group in grouped
@@ -146,12 +152,12 @@ def _fragment(row: tuple[Any, ...]) -> Fragment:
 
 @lru_cache(maxsize=1024)
 def _span(text: str) -> tuple[Any, ...]:
-    """One tuple for the many inputs that have the same span."""
+    """The span that JSON describes. The many inputs with the same span share one tuple."""
     return tuple(map(_frozen, json.loads(text)))
 
 
 def _frozen(value: Any) -> Any:
-    """With tuples in place of lists, as a source gave it."""
+    """The value with tuples in place of lists, as the source gave it."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
@@ -159,7 +165,7 @@ def _frozen(value: Any) -> Any:
 
 
 def receipt_line(receipt: Receipt) -> str:
-    """A receipt as it is kept."""
+    """A receipt as a line of JSON."""
     return json.dumps({name: value for name, value in vars(receipt).items() if name not in FORGOTTEN}) + "\n"
 
 
@@ -188,18 +194,18 @@ class Entry(NamedTuple):
         return Written(self.bytes, self.checksum, self.rows_out)
 
     def packed(self) -> builtins.bytes:
-        """In half of the memory: there is one for each part."""
+        """The entry as bytes, which take half of the memory: there is one for each part."""
         return " ".join(map(str, (*self[:4], self.quarantine, self.checksum))).encode()
 
     @classmethod
     def unpacked(cls, packed: builtins.bytes) -> Entry:
-        """What `packed` was made of."""
+        """The entry that was packed."""
         rows_in, rows_out, rows_quarantined, size, aside, checksum = packed.decode().split(" ", 5)
         return cls(int(rows_in), int(rows_out), int(rows_quarantined), int(size), checksum, aside)
 
 
 def entry_of(line: bytes) -> tuple[str, Entry] | None:
-    """A receipt's shard and entry, `None` for a damaged line: its part is then read once, as if there had been none."""
+    """The shard id and the entry of a receipt; `None` for a damaged line, whose part is then read once, as if it had no receipt."""
     try:
         told = json.loads(line)
         numbers = int(told["rows_in"]), int(told["rows_out"]), int(told["rows_quarantined"]), int(told["bytes_out"])

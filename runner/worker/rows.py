@@ -93,8 +93,8 @@ class Rows:
         self.unreadable.append(row)
         bad, seen = len(self.unreadable), sum(self._counts) + len(self.unreadable)
         if self._budget is None or self._budget.passed(bad, seen):
-            first = "; ".join(each.told() for each in self.unreadable[:SHOWN_ROWS])
-            raise Trouble("data", first if self._budget is None else f"{self._budget.told(bad, seen)}: {first}")
+            first = "; ".join(each.describe() for each in self.unreadable[:SHOWN_ROWS])
+            raise Trouble("data", first if self._budget is None else f"{self._budget.arithmetic(bad, seen)}: {first}")
 
     def place(self, row: int) -> tuple[Fragment, int]:
         """The fragment that a row of the shard came from, and its number within the file."""

@@ -130,7 +130,7 @@ class ShardRun:
             checksum=written.checksum,
             stages=Stages(read, predict, max(0.0, seconds - read - predict)),
             worker=where_i_am(),
-            complaints=tuple(row.told(placed=not i) for i, row in enumerate(bad[:COMPLAINTS])),
+            complaints=tuple(row.describe(placed=not i) for i, row in enumerate(bad[:COMPLAINTS])),
             vitals=Vitals(halved=self._predicting.limit.halvings()),
             quarantine=self._aside.checksum if self._aside else "",
         )

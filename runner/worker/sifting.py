@@ -129,6 +129,6 @@ def allowance(budget: Budget, before: int, seen: int, where: Callable[[int], str
         count = before + len(bad)
         if budget.passed(count, seen):
             first = "; ".join(f"{where(each.row)}: {in_one_line(each.error)}" for each in bad[:SHOWN_ROWS])
-            raise Trouble("data", f"{budget.told(count, seen)}: {first}")
+            raise Trouble("data", f"{budget.arithmetic(count, seen)}: {first}")
 
     return refuse_too_many

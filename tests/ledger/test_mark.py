@@ -225,7 +225,7 @@ def test_a_mark_that_was_taken_over_is_not_refreshed_and_not_taken_away(tmp_path
         store.replace(MARK, far(clock.now()))
         mark._refresh()
         with pytest.raises(Incomplete, match="took it over: far on elsewhere"):
-            mark.check()
+            mark.ensure_held()
     assert store.read(MARK) == far(clock.now())
 
 
@@ -247,14 +247,14 @@ def test_the_mark_is_read_again_only_after_a_time_without_a_look(
     monkeypatch.setattr(Folder, "read", lambda store, name: read.append(name) or plain(store, name))  # type: ignore[func-returns-value]
     with clock.mark(store, "me") as mark:
         for _ in range(100):
-            mark.check()
+            mark.ensure_held()
         assert not read
         clock.time += LATE_SECONDS + 1
         for _ in range(100):
-            mark.check()
+            mark.ensure_held()
         assert len(read) == 1
         clock.time -= 1e5  # set back by hand
-        mark.check()
+        mark.ensure_held()
         assert len(read) == 2
 
 
@@ -270,10 +270,10 @@ def test_a_storage_that_does_not_answer_does_not_stop_a_run(tmp_path: Path, monk
             patched.setattr(Folder, "read", fail)
             clock.time += LATE_SECONDS + 1
             for _ in range(100):
-                mark.check()
+                mark.ensure_held()
             assert len(asked) == 1, "not at each turn"
             clock.time += REFRESH_SECONDS
-            mark.check()
+            mark.ensure_held()
             assert len(asked) == 2
         mark.confirm()
 

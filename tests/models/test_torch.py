@@ -548,6 +548,7 @@ def test_autocast_runs_in_the_smaller_type(autocast: Any, bits: int) -> None:
         assert each(KINDS["numpy"](ROWS))["prediction"].tolist() == [bits] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is no g++ here")
 def test_a_compiled_module_predicts_the_same_also_where_it_arrives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -73,6 +73,7 @@ def drive(pool: ActorPool, what: Callable[[], bool], *, work_waits: bool = False
     return sorted(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_pool_grows_while_work_waits(tmp_path: Path) -> None:
     with opened(Actors(max_size=3)) as pool:
@@ -85,6 +86,7 @@ def test_a_pool_grows_while_work_waits(tmp_path: Path) -> None:
         assert pool.room() == 4, "at its full size, one call is queued behind each"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_pool_shrinks_when_it_is_idle(tmp_path: Path) -> None:
     with opened(Actors(min_size=2, max_size=4, idle_timeout=0.3)) as pool:
@@ -97,6 +99,7 @@ def test_a_pool_shrinks_when_it_is_idle(tmp_path: Path) -> None:
         assert drive(pool, lambda: not pool.running()) == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_no_more_actors_come_than_are_up_nor_than_may_be(tmp_path: Path) -> None:
     with opened(Actors(max_size=4)) as pool:
@@ -110,6 +113,7 @@ def test_no_more_actors_come_than_are_up_nor_than_may_be(tmp_path: Path) -> None
         assert sizes == [2, 4, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_an_actor_that_never_starts_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a cluster without an autoscaler it stays pending."""
@@ -127,6 +131,7 @@ def test_an_actor_that_never_starts_is_in_nobodys_way(tmp_path: Path, monkeypatc
     assert told[0].endswith("; the others start when the cluster has room")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("mode", "bounds", "keys"),

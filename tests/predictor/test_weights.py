@@ -223,6 +223,7 @@ def memory_told(sink: Path) -> list[int]:
 # ---------------------------------------------------------------- the model on its way
 
 
+@pytest.mark.slow
 def test_the_model_is_unpacked_once_per_process(crew: Runs, mode: str, tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=8)
     (tmp_path / "unpacked").mkdir()

@@ -70,6 +70,7 @@ def test_a_fork_handles_signals_as_this_process_did_before_the_job(number: signa
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["thread", "fork"])
 def test_what_the_predictor_leaves_running_does_not_keep_a_finished_job(tmp_path: Path, what: str) -> None:
     write_input(tmp_path / "in", files=2)
@@ -80,6 +81,7 @@ def test_what_the_predictor_leaves_running_does_not_keep_a_finished_job(tmp_path
     assert "complete: 2 shards committed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_failed_job_keeps_its_exit_code_whatever_still_runs(tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=2)
     more = ["model.what=thread", "mode=inline", "predict.output_schema={thrice: int64}"]

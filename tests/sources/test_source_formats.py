@@ -401,6 +401,7 @@ def test_declared_types_of_csv_win(tmp_path: Path) -> None:
     assert csv(tmp_path, "zip,n\n01234,1\n", column_types={"zip": "string"}) == [{"zip": "01234", "n": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fmt", "head", "row", "odd"), [("csv", "n,t\n", "1,a\n", "x,a\n"), ("jsonl", "", '{"n": 1}\n', '{"n": "x"}\n')]
 )

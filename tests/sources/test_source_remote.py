@@ -171,6 +171,7 @@ def test_a_truncated_object_is_named(s3: S3Server, folder: str) -> None:
         source.inspect(source.inputs())
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_worth_another_run() -> None:
     pytest.importorskip("s3fs")
     options = {

@@ -93,6 +93,7 @@ def calls(folder: Path, how: str) -> list[int]:
     return [int(file.name.split("-")[1]) for file in folder.glob(f"{how}-*")]
 
 
+@pytest.mark.slow
 def test_the_smaller_size_is_kept(crew: Runs, tmp_path: Path) -> None:
     write_input(tmp_path / "in", files=8, rows=100)
     (tmp_path / "calls").mkdir()

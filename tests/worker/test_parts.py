@@ -199,6 +199,7 @@ def test_an_async_function_is_a_model(executor: Runs, tmp_path: Path) -> None:
     assert predicted(tmp_path, "x") == [2 * x for x in range(100)]
 
 
+@pytest.mark.slow
 def test_beside_a_running_loop(tmp_path: Path) -> None:
     """As in a notebook."""
     write_input(tmp_path / "in")
