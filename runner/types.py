@@ -230,7 +230,7 @@ class Source(Protocol):
 
 Predictor = Callable[[Any], Any]
 """`batch -> predictions`: any callable. The batch is what `predict.input` says, the predictions are one value per row in any of the forms
-that `batches.to_table` takes, or a `Rejected`. These parts are optional:
+that `arrow.predictions.to_table` takes, or a `Rejected`. These parts are optional:
 
 - a method `prepare(batch)`: what it returns is given to the predictor in place of the batch;
 - an `async def __call__` (or an `async def` function): it is awaited, always on the same event loop;
@@ -794,8 +794,8 @@ class Sink(Protocol):
     """Where predictions go: parts, one for each shard, and beside them the records of the runs that wrote these.
 
     A class of your own inherits from this one. It defines `records`, `settings`, `committed`, `write`, `examine` and `remove`; the other
-    methods do what is right for most. It is pickled and sent to the workers. Trouble with what it writes to is told as an `OSError`: a
-    `ConnectionError` or `TimeoutError` is tried again.
+    methods do what is right for most. It is pickled and sent to the workers. What goes wrong with the storage is raised as an `OSError`; in
+    `write`, a `ConnectionError` or a `TimeoutError` is tried again.
     """
 
     save_mode: SaveMode = "resume"

@@ -56,20 +56,30 @@ def all_gone(processes: list[psutil.Process], seconds: float = 30) -> bool:
     return not psutil.wait_procs(processes, seconds)[1]
 
 
+def kill_driver(running: subprocess.Popen[str]) -> None:
+    """SIGKILL; its workers end by themselves."""
+    processes = workers(running)
+    running.kill()
+    running.communicate()
+    assert all_gone(processes)
+
+
+def finished(running: subprocess.Popen[str]) -> str:
+    """What a job that must end well prints to its stdout."""
+    out, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    return out
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_sigkill_of_the_driver_loses_and_doubles_nothing(tmp_path: Path, mode: str) -> None:
     write_input(tmp_path / "in", files=12)
     for committed in (2, 6):
         running = start(tmp_path, mode)
         _wait_for_parts(tmp_path, committed, running)
-        processes = workers(running)
-        running.kill()
-        running.communicate()
-        assert all_gone(processes)
+        kill_driver(running)
         assert not (tmp_path / "out/_SUCCESS").exists()
-    done = start(tmp_path, mode)
-    out, errors = done.communicate(timeout=120)
-    assert done.returncode == 0, errors
+    out = finished(start(tmp_path, mode))
     assert predicted(tmp_path) == [2 * x for x in range(300)]
     assert (tmp_path / "out/_SUCCESS").exists()
     assert "were there before" in out

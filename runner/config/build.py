@@ -173,7 +173,8 @@ def _data_problems(parts: Parts) -> list[str]:
     if source is None or not path or holds_password(path):  # the demo's data would be made up first
         return []
     try:
-        source.tolerant().inspect(source.inputs()[:1], crosscheck.needed(parts.values, _columns_key()))
+        with source.reading():
+            source.tolerant().inspect(source.inputs()[:1], crosscheck.needed(parts.values, _columns_key()))
     except ConfigError as error:
         return [f"source.path={each}" if begins_with_path(each, path) else each for each in error.problems]
     except Exception:  # the config's own problems are the ones that matter now
@@ -187,7 +188,8 @@ def check_data(job: Job) -> None:
     Raises:
         ConfigError: No files, or columns that are not there.
     """
-    job.source.inspect(job.source.inputs()[:1], needed_columns(job))
+    with job.source.reading():
+        job.source.inspect(job.source.inputs()[:1], needed_columns(job))
 
 
 def _command(argv: list[str], sink_path: str | None, job: Job) -> str:

@@ -39,8 +39,10 @@ def make_shards(
         fingerprint: The job's; it is part of the ids, so that parts of different jobs never have the same name.
 
     Raises:
-        ConfigError: Nothing tells two fragments apart.
+        ConfigError: Nothing tells two fragments apart, or a span is not what it must be.
     """
+    for fragment in fragments:
+        _refuse_wrong_span(fragment)
     refuse_twice(fragments)
     groups = _per_input(fragments) if shard_bytes is None else _towards(fragments, shard_bytes)
     return [_shard(first_sequence + i, group, fingerprint) for i, group in enumerate(groups)]
@@ -112,6 +114,32 @@ def _identity(fragment: Fragment) -> list[Any]:
     """
     begins = [fragment.first_row] if fragment.span is None and fragment.first_row else []
     return [fragment.input.name, fragment.input.version, fragment.span, *begins]
+
+
+def _refuse_wrong_span(fragment: Fragment) -> None:
+    """Refuse a span that the recorded plan would not give back, and a range that cannot be joined.
+
+    Raises:
+        ConfigError: A source gave such a fragment; the message says what its author can do.
+    """
+    span = fragment.span
+    if fragment.joinable and not _is_range(span):
+        expected = "(begin, end), two whole numbers, as the fragment is joinable"
+    elif span is None or _is_range(span) or _is_plain(span):
+        return
+    else:
+        expected = "a tuple of plain values (texts, numbers, None, tuples of these), or None"
+    raise ConfigError(f"source: gives a fragment of {fragment.input.name} with span={span!r:.80}; expected {expected}")
+
+
+def _is_range(span: Any) -> bool:
+    return isinstance(span, tuple) and len(span) == 2 and all(type(end) is int for end in span)
+
+
+def _is_plain(span: Any) -> bool:
+    if isinstance(span, tuple):
+        return all(value is None or type(value) in (str, int, float, bool) or _is_plain(value) for value in span)
+    return False
 
 
 def refuse_twice(fragments: Iterable[Fragment]) -> None:

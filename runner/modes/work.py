@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 
 from runner.predictor.vitals import with_vitals
-from runner.types import Answer, Failure, Model, Work
+from runner.types import Answer, Failure, FailureKind, Model, Work
 from runner.words import exceptions
 
 REMEDY = "the code of a source or a sink must be importable in every worker (on a cluster: ray.runtime_env, or PYTHONPATH on the nodes)"
@@ -28,5 +28,6 @@ def perform(content: bytes, model: Model) -> Answer:
         work: Work = pickle.loads(content)
     except Exception as error:
         what = f"a worker cannot unpickle its work: {exceptions.describe(error)}; {REMEDY}"
-        return Failure("", "model", what, exceptions.full_traceback(error), exceptions.user_frames(error))
+        kind: FailureKind = "memory" if isinstance(error, MemoryError) else "model"
+        return Failure("", kind, what, exceptions.full_traceback(error), exceptions.user_frames(error))
     return with_vitals(work.run(model), model)

@@ -70,9 +70,7 @@ class Jsonl:
 
     def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Infer the types from the first block; where `tolerant`, rows of it that cannot be parsed are left out."""
-        return text.inspect_text(
-            partial(open_text, file.name, options), partial(self._inspect, file), self._parsable_text
-        )
+        return text.inspect_text(file, options, self._inspect, self._parsable_text)
 
     def _inspect(self, file: Input, opening: text.Opening) -> FileContents:
         import pyarrow as pa

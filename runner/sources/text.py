@@ -7,10 +7,13 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.sources import lines
 from runner.sources.formats import FileContents
+from runner.sources.opening import open_text
+from runner.types import Input
 from runner.words.plain import first_line
 
 if TYPE_CHECKING:
@@ -92,17 +95,22 @@ def readable_error(error: Exception, rows: int = 0) -> ValueError:
 
 
 def inspect_text(
-    opening: Opening, inspect: Callable[[Opening], FileContents], parsable_text: Callable[[Opening, Exception], bytes]
+    file: Input,
+    options: Mapping[str, Any],
+    inspect: Callable[[Input, Opening], FileContents],
+    parsable_text: Callable[[Opening, Exception], bytes],
 ) -> FileContents:
     """Return what a text file holds, by its first block. Where rows of that block cannot be parsed, its other rows decide.
 
     Args:
-        opening: Opens the file.
+        file: A text file.
+        options: fsspec's storage options.
         inspect: Infers the types of the text that it is given to open.
         parsable_text: Returns the text of the rows that can be parsed, or raises where rows that cannot be are not tolerated.
     """
+    opening: Opening = partial(open_text, file.name, options)
     try:
-        return inspect(opening)
+        return inspect(file, opening)
     except ValueError as error:
         text = parsable_text(opening, error)
-    return inspect(lambda: contextlib.nullcontext(io.BytesIO(text)))
+    return inspect(file, lambda: contextlib.nullcontext(io.BytesIO(text)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -160,6 +161,22 @@ def test_fragments_that_nothing_tells_apart_are_refused(pair: tuple[int, tuple[i
     file, (first_row, groups) = Input("a", 2, "v"), pair
     with pytest.raises(ConfigError, match=r"source: gives two fragments of a with .*first_row"):
         make_shards([Fragment(file, 1, 5, first_row, groups), Fragment(file, 1, 6, first_row, groups)], 1)
+
+
+@pytest.mark.parametrize(
+    ("span", "joinable", "expected"),
+    [
+        ([0, 1], False, "a tuple of plain values"),
+        ((date(2026, 1, 1),), False, "a tuple of plain values"),
+        (("a", ("b", [1])), False, "a tuple of plain values"),
+        (None, True, "two whole numbers"),
+        ((0, 1, 2), True, "two whole numbers"),
+        (("a", "b"), True, "two whole numbers"),
+    ],
+)
+def test_a_span_that_is_none_is_refused(span: Any, joinable: bool, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"source: gives a fragment of a with span=.*{expected}"):
+        make_shards([Fragment(Input("a", 2, "v"), 1, 5, 0, span, joinable)], 1)
 
 
 @pytest.mark.parametrize(

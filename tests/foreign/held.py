@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from foreign.sqlite_rows import SqliteRows
+from runner.errors import ConfigError
 from runner.types import Fragment, Input, Reader
 
 
@@ -32,6 +33,8 @@ class Held(SqliteRows):
 
     def inputs(self) -> list[Input]:
         assert self._note.exists()
+        if not self.tables:
+            raise ConfigError("source.tables=[]: expected a table")
         return super().inputs()
 
     def reader(self, schema: pa.Schema) -> Reader:

@@ -23,7 +23,7 @@ from servers import S3Server
 from sinks.test_sink_formats import FORMATS
 from test_job import job as job_of_files
 from test_job import manifest, write_input
-from test_kill import all_gone, start, workers
+from test_kill import finished, kill_driver, start
 
 from runner import ConfigError, Incomplete, JobFailed, SinkRefused, run
 from runner.__main__ import main
@@ -391,13 +391,8 @@ def test_no_row_is_lost_or_doubled_by_sigkill(tmp_path: Path) -> None:
     for committed in (1, 4):
         running = start(tmp_path, "processes", *given)
         wait_for_marks(tmp_path, committed, running)
-        processes = workers(running)
-        running.kill()
-        running.communicate()
-        assert all_gone(processes)
-    done = start(tmp_path, "processes", *given)
-    _, errors = done.communicate(timeout=120)
-    assert done.returncode == 0, errors
+        kill_driver(running)
+    finished(start(tmp_path, "processes", *given))
     assert rows(tmp_path) == [2 * x for x in range(200)]
     assert marks(tmp_path) == 8
 

@@ -20,7 +20,7 @@ from foreign.sqlite_rows import SqliteRows, quoted
 from sources.test_source_formats import FORMATS, WRITERS
 from test_cluster import _wait_for_parts
 from test_job import predicted, write_input
-from test_kill import all_gone, start, workers
+from test_kill import finished, kill_driver, start
 
 from runner import ConfigError, JobFailed, SinkRefused, plan, run
 from runner.__main__ import main
@@ -237,13 +237,8 @@ def test_a_job_on_a_foreign_source_survives_its_driver(tmp_path: Path) -> None:
     given = typed({**job(tmp_path), "model._target_": "predictors.slow", "model.seconds": 0.1, "shard_bytes": 1_500})
     running = start(tmp_path, "processes", *given)
     _wait_for_parts(tmp_path, 2, running)
-    processes = workers(running)
-    running.kill()
-    running.communicate()
-    assert all_gone(processes)
-    done = start(tmp_path, "processes", *given)
-    _, errors = done.communicate(timeout=120)
-    assert done.returncode == 0, errors
+    kill_driver(running)
+    finished(start(tmp_path, "processes", *given))
     assert predicted(tmp_path) == twice(left())
 
 
@@ -272,3 +267,14 @@ def test_a_forgotten_method_is_named(tmp_path: Path) -> None:
         ConfigError, match=r"source\._target_=foreign\.lacking\.NoReader: lacks reader, which every source"
     ):
         run({**given, "model": "custom", "model._target_": "predictors.doubling", "mode": "inline"})
+
+
+def test_a_source_is_held_open_while_a_sweep_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that what is wrong with the data of the second job is told before the first one runs."""
+    fill(tmp_path / "db")
+    sink = f"{tmp_path}/out/${{hydra:job.num}}"
+    given = typed(job(tmp_path, mode="inline", **{"source._target_": "foreign.held.Held", "sink.path": sink}))
+    assert main(["-m", *given, "source.tables=[rides],[]"]) == 2
+    assert "source.tables=[]: expected a table" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "db.open").exists()
