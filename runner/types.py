@@ -192,6 +192,17 @@ class Source(Protocol):
             ConfigError: There is none, unless that is allowed.
         """
 
+    def inputs_since(self, planned: Collection[Input]) -> list[Input]:  # noqa: ARG002
+        """All inputs, where recorded plans cover some already: as `inputs` lists them, unless a source can tell better what is new.
+
+        Such as one of a lake table, whose files are replaced by others that hold the same rows: it lists the planned inputs as they
+        were planned, and beside them what has been added since.
+
+        Args:
+            planned: The inputs of all recorded plans of a sink, in the order in which they were planned. They may be of another source.
+        """
+        return self.inputs()
+
     @abstractmethod
     def inspect(
         self, inputs: Sequence[Input], needed: Mapping[str, str] | None = None

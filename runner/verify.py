@@ -208,12 +208,13 @@ def _part_problems(ledger: Ledger, shard: Shard, entry: Entry, verdict: Verdict)
 
 
 def _hold_against_source(job: Job, ledger: Ledger, verdict: Verdict) -> None:
+    covered = ledger.covered()
     try:
-        files, _ = inputs(job)
+        files, _ = inputs(job, covered.values())
     except ConfigError as error:
         verdict.notes += error.problems
         files = []
-    covered, there = ledger.covered(), {file.name for file in files}
+    there = {file.name for file in files}
     for file in files:
         was = covered.get(file.name)
         if was is not None and (was.size, was.version) != (file.size, file.version):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,8 +57,8 @@ def find_work(job: Job, ledger: Ledger) -> Survey:
         ConfigError: No input, unreadable files, missing columns, or a covered file that has changed.
     """
     _refuse_twins(ledger)
-    listed, ours = inputs(job)
     covered = ledger.covered()
+    listed, ours = inputs(job, covered.values())
     gone = _gone(listed, covered)
     skipped = _skipped(job.errors.skip_files, [*(file.name for file in listed), *gone])
     left_out = set(skipped)
@@ -102,13 +102,17 @@ def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
         )
 
 
-def inputs(job: Job) -> tuple[list[Input], list[str]]:
+def inputs(job: Job, planned: Collection[Input]) -> tuple[list[Input], list[str]]:
     """The inputs, and the listed paths that lie in the job's own sink: these are left out, since a job does not predict its own parts.
+
+    Args:
+        job: Its source lists them.
+        planned: Those that recorded plans cover.
 
     Raises:
         ConfigError: All files that were listed lie there.
     """
-    listed = job.source.inputs()
+    listed = job.source.inputs_since(planned) if planned else job.source.inputs()
     ours = inside((file.name for file in listed), job.sink.records.root)
     if ours and len(ours) == len(listed):
         raise ConfigError(

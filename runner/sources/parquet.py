@@ -43,20 +43,40 @@ class Parquet:
         import pyarrow.parquet as pq
 
         with open_ranges(fragment.input, options, NEAR_BYTES) as (handle, ranges):
-            footer = pq.read_metadata(handle)
-            _refuse_encrypted(handle, footer)
-            starts = list(_numbered_groups(footer, fragment))
-            chunks = [_column_ranges(footer, group, schema.names) for group, _ in starts]
-            wanted = _wanted_groups(handle, [group for group, _ in starts], keep)
-            most = max((_total_bytes(each) for each in chunks), default=0)
-            pieces = _piece_bytes(most, len(schema))
-            with pq.ParquetFile(
-                handle, metadata=footer, buffer_size=pieces, page_checksum_verification=True
-            ) as parquet:
-                for (group, first), stored in zip(starts, chunks, strict=True):
-                    if group in wanted:
-                        _prefetch(ranges, stored)
-                        yield from _read_group(parquet, group, first, schema)
+            yield from read_groups(handle, pq.read_metadata(handle), fragment, schema, keep, ranges)
+
+
+def read_groups(
+    handle: Any,
+    footer: Any,
+    fragment: Fragment,
+    schema: pa.Schema,
+    keep: pa.Expression | None = None,
+    ranges: Ranges | None = None,
+) -> Numbered:
+    """Yield the row groups of a fragment, in batches.
+
+    Args:
+        handle: The open file.
+        footer: Its metadata.
+        fragment: Which row groups.
+        schema: The columns to read.
+        keep: A filter that tells which row groups need not be read.
+        ranges: Fetches ahead from a remote file.
+    """
+    import pyarrow.parquet as pq
+
+    _refuse_encrypted(handle, footer)
+    starts = list(_numbered_groups(footer, fragment))
+    chunks = [_column_ranges(footer, group, schema.names) for group, _ in starts]
+    wanted = _wanted_groups(handle, [group for group, _ in starts], keep)
+    most = max((_total_bytes(each) for each in chunks), default=0)
+    pieces = _piece_bytes(most, len(schema))
+    with pq.ParquetFile(handle, metadata=footer, buffer_size=pieces, page_checksum_verification=True) as parquet:
+        for (group, first), stored in zip(starts, chunks, strict=True):
+            if group in wanted:
+                _prefetch(ranges, stored)
+                yield from _read_group(parquet, group, first, schema)
 
 
 def _refuse_encrypted(handle: Any, footer: Any) -> None:
