@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +12,9 @@ from typing import Any
 import psutil
 import pytest
 from _pytest.mark.structures import ParameterSet
+from databases import KINDS, Fresh, fresh
 from hypothesis import settings
+from postgres import PostgresServer, postgres_server
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
 from runner import Report, cli, run
@@ -38,7 +41,7 @@ def _each(modes: Iterable[str]) -> list[ParameterSet]:
 def _quiet_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each test works in a folder of its own, without the caller's Ray or credentials."""
     for name in [*os.environ]:
-        if name.startswith(("RAY_ADDRESS", "AWS_", "RUNNER_ALLOWED")):
+        if name.startswith(("RAY_ADDRESS", "AWS_", "PG", "RUNNER_ALLOWED")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(secrets, "_learnt", set())  # a password of one test is an innocent word in another
@@ -171,3 +174,29 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         pytest.skip(str(missing))
     with s3_server(tmp_path_factory.mktemp("s3"), anonymous_read=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server on loopback, which asks for a password."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres_server())
+        except ServerMissingError as missing:
+            pytest.skip(str(missing))
+        yield server
+
+
+@pytest.fixture
+def postgresql(postgres: PostgresServer, tmp_path: Path) -> Iterator[Fresh]:
+    """An empty database of PostgreSQL."""
+    with fresh("postgresql", tmp_path, postgres) as made:
+        yield made
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fresh]:
+    """An empty database of each kind in turn. The server starts when the first test needs it."""
+    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    with fresh(request.param, tmp_path, server) as made:
+        yield made
