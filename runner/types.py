@@ -135,7 +135,12 @@ class Unreadable(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads fragments in a worker, several at once, each in its own thread. It is pickled with every call, so it must be small."""
+    """Reads fragments in a worker, several at once, each in its own thread. It is pickled with every call, so it must be small.
+
+    Two attributes are optional. `left_out` names columns that `whole_rows` does not give, because the input holds them in the same
+    place, and they are large: a row in quarantine has no pixels. `busy` says whether reading takes more work than waiting, as decoding
+    does: then several fragments are read at once from a local disk, too.
+    """
 
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[pa.Table | Unreadable]:
         """Yield the fragment's rows that pass the filters, in the order of the input, never all in memory.
@@ -150,7 +155,7 @@ class Reader(Protocol):
         """
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
-        """The rows with these numbers (of `positions`, ascending), with every column that is stored."""
+        """The rows with these numbers (of `positions`, ascending), with every column that is stored, less those of `left_out`."""
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
         """Yield the number of each row that `read` yields. It tells the row within its input; numbers ascend from fragment to fragment.

@@ -453,3 +453,32 @@ def relabelled() -> Predictor:
     return lambda batch: pd.Series((batch["x"] * 2).to_numpy(), index=batch["x"] + 1_000, name="twice").rename_axis(
         None
     )
+
+
+def reversing() -> Predictor:
+    """`reversed`: the column `text` from its end; a text with `poison` in it is refused."""
+
+    def predict(batch: pd.DataFrame) -> dict[str, Any]:
+        if batch["text"].str.contains("poison").any():
+            raise ValueError("poison")
+        return {"reversed": [text[::-1] for text in batch["text"]]}
+
+    return predict
+
+
+def brightness(column: str = "image", darkest: int = -1, seconds: float = 0.0) -> Predictor:
+    """`mean` of the pixels of each picture, and how many dimensions the column has; a darker picture than `darkest` is refused."""
+
+    def predict(batch: Any) -> dict[str, Any]:
+        time.sleep(seconds)
+        means = [float(np.asarray(each).mean()) for each in batch[column]]
+        if any(mean < darkest for mean in means):
+            raise ValueError("too dark")
+        return {"mean": means, "shape": ["x".join(map(str, np.asarray(each).shape)) for each in batch[column]]}
+
+    return predict
+
+
+def sizing() -> Predictor:
+    """`length`: bytes of the column `bytes`."""
+    return lambda batch: {"length": [len(each) for each in batch["bytes"]]}

@@ -32,12 +32,14 @@ class Step:
     """A console block of a page.
 
     Attributes:
+        page: Its file below `docs/`.
         line: Where it stands.
         code: What is run.
         exit_code: What the page says it ends with.
         output: The lines that the page shows.
     """
 
+    page: str
     line: int
     code: str
     exit_code: int
@@ -50,14 +52,16 @@ BLOCK = re.compile(
 )
 
 
-def steps(page: str) -> Iterator[Step]:
-    """The console blocks, less those that a comment before them takes out."""
+def steps(name: str) -> Iterator[Step]:
+    """The console blocks of a page, less those that a comment before them takes out."""
+    page = (ROOT / "docs" / name).read_text()
     for block in BLOCK.finditer(page):
         note = block["note"] or ""
         if note.startswith("not run"):
             continue
         code = re.fullmatch(r"exit (\d+)", note)
         yield Step(
+            page=name,
             line=page.count("\n", 0, block.start()) + 1,
             code=block["code"],
             exit_code=int(code[1]) if code else 0,
@@ -67,7 +71,7 @@ def steps(page: str) -> Iterator[Step]:
 
 def shape(line: str) -> str:
     """A line without what differs between two honest runs: paths above the working folder, numbers, hashes."""
-    line = re.sub(r"(?<![\w.])/[^ :]*?/flights(?=/)", "", line.strip())
+    line = re.sub(r"(?<![\w.])/[^ :]*?/flights(?=/)|(?<![\w.])/[^ :]*?/pictures/", "", line.strip())
     line = re.sub(r"[0-9a-f]{16}", "#", line)
     line = re.sub(r"\d[\d,.]*", "#", line)
     return re.sub(r"# [KMG]i?B", "# B", re.sub(r" +", " ", line))
@@ -85,7 +89,7 @@ def run_step(step: Step, folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    assert done.returncode == step.exit_code, f"docs/flights.md line {step.line}\n{step.code}\n{done.stdout}"
+    assert done.returncode == step.exit_code, f"docs/{step.page} line {step.line}\n{step.code}\n{done.stdout}"
     return done.stdout
 
 
@@ -93,7 +97,7 @@ def check_output(step: Step, output: str) -> None:
     """Every line that the page shows was printed."""
     printed = {shape(line) for line in output.splitlines()}
     missing = [line for line in step.output if line.strip() != "..." and shape(line) not in printed]
-    assert not missing, f"docs/flights.md line {step.line} shows {missing}\nbut this was printed:\n{output}"
+    assert not missing, f"docs/{step.page} line {step.line} shows {missing}\nbut this was printed:\n{output}"
 
 
 @pytest.mark.slow
@@ -103,13 +107,22 @@ def test_worked_example_runs_as_written(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "docs" / "flights", folder, ignore=shutil.ignore_patterns("data", "out", "outputs", "*.joblib")
     )
-    found = list(steps((ROOT / "docs" / "flights.md").read_text()))
+    found = list(steps("flights.md"))
     assert len(found) >= 10
     for step in found:
         check_output(step, run_step(step, folder))
     assert _rows(folder / "out" / "flights") == _rows(folder / "out" / "rule") == 336_776
     assert _rows(folder / "out" / "killed") == 308_641
     assert (folder / "out" / "killed" / "_SUCCESS").exists()
+
+
+@pytest.mark.slow
+def test_text_and_pictures_run_as_written(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for step in steps("text-and-pictures.md"):
+        check_output(step, run_step(step, folder))
+    assert [_rows(folder / "out" / name) for name in ("words", "brightness", "lengths")] == [7, 19, 20]
 
 
 def _rows(sink: Path) -> int:

@@ -39,14 +39,18 @@ def to_input(table: pa.Table, kind: BatchKind) -> Any:
 
     Returns:
         `arrow`: the table. `pandas`: a DataFrame with NumPy-backed columns. `numpy`: a dict of arrays, 2-D for
-        fixed-size lists. `torch`: a dict of tensors, numeric columns only.
+        fixed-size lists, and of one dimension more than their own for tensors of a fixed shape. `torch`: a dict of tensors, numeric
+        columns only.
     """
     if kind == "arrow":
         return table
     if kind == "pandas":
-        return table.to_pandas(
+        frame = table.to_pandas(
             ignore_metadata=True
         )  # so that the labels of the rows are 0, 1, 2, ..., even if the file was written by pandas
+        for name in (column.name for column in table.schema if _is_tensor(column.type)):
+            frame[name] = list(_to_numpy(table.column(name)))  # pandas would hold each without its shape
+        return frame
     arrays = {name: _to_numpy(table.column(name)) for name in table.column_names}
     return arrays if kind == "numpy" else {name: _to_tensor(name, array) for name, array in arrays.items()}
 
@@ -57,9 +61,17 @@ def _to_numpy(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # no chunk at all
         array = pa.nulls(0, column.type)
+    if _is_tensor(array.type) and array.null_count == 0:
+        return array.to_numpy_ndarray()  # type: ignore[no-any-return]
     if pa.types.is_fixed_size_list(array.type) and array.null_count == 0:
         return _to_numpy_of(array.flatten()).reshape(len(array), array.type.list_size)
     return _to_numpy_of(array)
+
+
+def _is_tensor(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return isinstance(kind, pa.FixedShapeTensorType)
 
 
 def _to_numpy_of(array: pa.Array) -> np.ndarray[Any, Any]:
@@ -79,7 +91,8 @@ def _to_tensor(name: str, array: np.ndarray[Any, Any]) -> Any:
 
     if array.dtype.kind not in "biuf":
         raise TypeError(
-            f"predict.input=torch: column {name!r} is {array.dtype}, not numeric; leave it out of predict.columns"
+            f"predict.input=torch: column {name!r} is {array.dtype}, not numeric; leave it out of predict.columns "
+            "(pictures are, once source.size gives them one shape)"
         )
     return torch.from_numpy(
         array if array.flags.writeable else array.copy()

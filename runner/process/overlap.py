@@ -75,15 +75,16 @@ class ReadAhead(Generic[K, T]):
     """Runs iterators in background threads, ahead of the thread that takes their items. As a context manager, it ends them.
 
     At most `threads` iterators run at once, each at most `DEPTH` items ahead. An iterator starts only when it is at most `threads`
-    places after the one whose items are being taken. So little is in memory, however many iterators there are.
+    places, or `ahead` places where that is more, after the one whose items are being taken. So little is in memory, however many iterators
+    there are.
     """
 
-    def __init__(self, sources: Mapping[K, Callable[[], Iterator[T]]], threads: int = 1) -> None:
+    def __init__(self, sources: Mapping[K, Callable[[], Iterator[T]]], threads: int = 1, ahead: int = 0) -> None:
         """Take functions that make the iterators, by key, in the order in which their items will be taken."""
         self._sources = list(sources.values())
         self._index = {key: i for i, key in enumerate(sources)}
         self._streams: list[Handover[T]] = [Handover() for _ in sources]
-        self._threads = threads
+        self._threads, self._ahead = threads, max(threads, ahead)
         self._changed = threading.Condition()
         self._begun = self._at = 0
 
@@ -119,7 +120,7 @@ class ReadAhead(Generic[K, T]):
     def _next(self) -> int | None:
         """Wait until the next iterator is near enough to the one being taken; return its index, `None` after the last."""
         with self._changed:
-            self._changed.wait_for(lambda: self._begun <= self._at + self._threads)
+            self._changed.wait_for(lambda: self._begun <= self._at + self._ahead)
             index = max(self._begun, self._at)
             self._begun = index + 1
             return index if index < len(self._sources) else None

@@ -19,6 +19,7 @@ EXTENSIONS: dict[str, FormatName] = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".orc": "orc",
+    ".txt": "text",
 }
 
 

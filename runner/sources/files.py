@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,9 +18,12 @@ from runner.sources.json_lines import Jsonl
 from runner.sources.listing import is_parent_missing, list_entries, nearest_existing, without_duplicates
 from runner.sources.opening import open_stored
 from runner.sources.parquet import Parquet
+from runner.sources.pictures import Colours, Images
 from runner.sources.reader import FilesReader, skip_hint
 from runner.sources.schemas import SharedSchema, first_problems
 from runner.sources.signature import HEAD, OWN, hint
+from runner.sources.text_lines import Text
+from runner.sources.whole_files import Binary
 from runner.storage.locations import absolute
 from runner.storage.parallel import map_in_threads
 from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT = frozenset({"csv", "jsonl"})  # an empty file is one without rows
+OF_ANY_SIZE = frozenset({"text", "binary", "images"})  # what an empty file is, the format says
 NOT_VALUES = frozenset({"path", "format", "storage_options", "allow_empty"})  # see `Files.settings`
 NOWHERE = "not even the folder above it is there; source.allow_empty=true accepts an empty input, not a wrong place"
 ALLOWED = "(source.allow_empty=true makes an empty input a success)"
@@ -42,8 +46,7 @@ class Files(Source):
 
     Attributes:
         path: A URI, a glob, a folder, or a list of them.
-        format: How they are read. CSV, JSON lines, Arrow and ORC files are one fragment each; Parquet files are split at
-            row groups.
+        format: How they are read. Parquet files are split at row groups; all others are one fragment each.
         columns: Only these columns are offered; `None` for all.
         filters: pyarrow's list of tuples (`[["age", ">", 3]]`), or a list of such lists, of which one must hold.
         partitioning: `hive` turns `key=value` folders below the root into columns; `None` ignores them.
@@ -51,6 +54,9 @@ class Files(Source):
         allow_empty: Whether no file at all is a success.
         delimiter: Of CSV.
         column_types: Of CSV and JSON lines, column to Arrow type name, where the first block of a file misleads.
+        encoding: Of lines of text.
+        mode: What each pixel of a picture becomes, by Pillow's names.
+        size: Height and width that each picture is resized to; `None` leaves it as it is.
     """
 
     piece: ClassVar[str] = "row group"
@@ -64,6 +70,13 @@ class Files(Source):
     allow_empty: bool = False
     delimiter: str = ","
     column_types: dict[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"
+    mode: Colours = "RGB"
+    size: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that the format refuses."""
+        _ = self._format
 
     _tolerant: ClassVar[bool] = False
 
@@ -189,7 +202,7 @@ class Files(Source):
     def _inspect_file(self, file: Input) -> FileContents | str:
         if file.size == 0 and self.format in TEXT:
             return FileContents([Fragment(file, 0, 0)], None)
-        if file.size == 0:
+        if file.size == 0 and self.format not in OF_ANY_SIZE:
             return f"source.path: {file.name} is empty, which no {self.format} file is: was its upload cut off{skip_hint(file.name)}"
         try:
             contents = retrying(lambda: self._format.inspect(file, self.storage_options), within=LOOKING_SECONDS)
@@ -225,14 +238,17 @@ class Files(Source):
 
     @property
     def _format(self) -> Format:
-        kinds: dict[str, Format] = {
-            "parquet": Parquet(),
-            "csv": Csv(self.delimiter, self.column_types, self._tolerant),
-            "jsonl": Jsonl(self.column_types, self._tolerant),
-            "arrow": Arrow(),
-            "orc": Orc(),
+        kinds: dict[str, Callable[[], Format]] = {
+            "parquet": Parquet,
+            "csv": lambda: Csv(self.delimiter, self.column_types, self._tolerant),
+            "jsonl": lambda: Jsonl(self.column_types, self._tolerant),
+            "arrow": Arrow,
+            "orc": Orc,
+            "text": lambda: Text(self.encoding, self._tolerant),
+            "binary": Binary,
+            "images": lambda: Images(self.mode, self.size, self._tolerant),
         }
-        return kinds[self.format]
+        return kinds[self.format]()
 
 
 def given(source: Any, less: Collection[str] = ()) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from runner.words.plain import first_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FormatName = Literal["parquet", "csv", "jsonl", "arrow", "orc"]
+FormatName = Literal["parquet", "csv", "jsonl", "arrow", "orc", "text", "binary", "images"]
 ARROW_MAGIC = b"ARROW1"
 
 
@@ -44,7 +44,11 @@ Items = Iterator[tuple[int, "pa.Table | Unreadable"]]
 
 
 class Format(Protocol):
-    """How one file format is read."""
+    """How one file format is read.
+
+    A format may have an attribute `left_out`, names of columns that need not go to quarantine with a bad row, and an attribute `busy`:
+    see `runner.types.Reader`.
+    """
 
     def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Return the fragments and the schema of a file, after reading as little of it as possible."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runner.sources.signature import HEAD, refuse_other
@@ -33,8 +34,13 @@ def open_stored(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK
 
 
 @contextlib.contextmanager
-def open_text(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK_BYTES) -> Iterator[Any]:
-    """Open a text file, decompressed as its extension says.
+def open_text(
+    path: str,
+    options: Mapping[str, Any],
+    block: int = REMOTE_BLOCK_BYTES,
+    refuse: Callable[[bytes, str | None], None] = refuse_other,
+) -> Iterator[Any]:
+    """Open a text file, decompressed as its extension says. `refuse` is given its first bytes as stored, and the codec.
 
     Raises:
         ValueError: The file holds no text, or is not compressed as its extension says.
@@ -44,13 +50,21 @@ def open_text(path: str, options: Mapping[str, Any], block: int = REMOTE_BLOCK_B
     codec = CODECS.get(path.rpartition(".")[2])
     with open_stored(path, options, block) as stored:
         head = bytes(stored.read(HEAD))
-        refuse_other(head, codec)
+        refuse(head, codec)
         whole = _rewound(stored) if is_local(path) else pa.PythonFile(Rejoined(head, stored), mode="r")
         if codec is None:
             yield whole
         else:
             with pa.CompressedInputStream(whole, codec) as stream:
                 yield stream
+
+
+def read_whole(file: Input, options: Mapping[str, Any]) -> bytes:
+    """Return all bytes of a file, as it is stored: one request, where it is remote."""
+    if is_local(file.name):
+        return Path(file.name).read_bytes()
+    fs, inside = locate(file.name, options)
+    return bytes(fs.cat_file(inside))
 
 
 def _rewound(stored: Any) -> Any:

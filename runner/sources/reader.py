@@ -37,6 +37,16 @@ class FilesReader:
     partitioning: Literal["hive"] | None
     storage_options: Mapping[str, Any]
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Return the columns that `whole_rows` leaves out."""
+        return getattr(self.format, "left_out", ())
+
+    @property
+    def busy(self) -> bool:
+        """Return whether reading takes more work than waiting."""
+        return getattr(self.format, "busy", False)
+
     def read(self, fragment: Fragment, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Yield tables of the rows that pass the filters, cast to the schema; a tolerant source also yields each `Unreadable` row.
 
@@ -99,7 +109,7 @@ class FilesReader:
         import pyarrow as pa
 
         contents = self.format.inspect(fragment.input, self.storage_options)
-        stored = contents.schema if contents.schema is not None else pa.schema([])
+        stored = _without_columns(contents.schema if contents.schema is not None else pa.schema([]), self.left_out)
         found = self._rows_of(fragment, numbers, stored) if numbers else []
         if found is not None and sum(table.num_rows for table in found) == len(numbers):
             return pa.concat_tables(found or [self._whole(fragment, stored).empty_table()])
@@ -157,7 +167,7 @@ class FilesReader:
         """
         import pyarrow as pa
 
-        if fragment.rows == 0 or fragment.input.size == 0:
+        if fragment.rows == 0 or (fragment.rows is None and fragment.input.size == 0):
             return
         partition = self._partition(fragment)
         every = self.schema.names if getattr(self.format, "tolerant", False) else names

@@ -77,7 +77,7 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
 
 
 def test_what_options_share_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["arrow", "auto", "csv", "custom", "jsonl", "orc", "parquet", "taxi"]
+    names = ["arrow", "auto", "binary", "csv", "custom", "images", "jsonl", "orc", "parquet", "taxi", "text"]
     assert [file.stem for file in options(CONF / "source")] == names
     for argv in (["source=_files"], ["mode=inline", "source=excel"]):
         assert main(argv) == 2
@@ -104,7 +104,7 @@ def test_every_key_is_there(file: Path) -> None:
     target = node.pop("_target_")
     if target == "???":
         return
-    optional = {"delimiter", "column_types", "compression"}  # of some formats only
+    optional = {"delimiter", "column_types", "compression", "encoding", "mode", "size"}  # of some formats only
     parameters = set(inspect.signature(locate(target)).parameters)
     hidden = parameters - set(node)
     assert set(node) <= parameters
