@@ -847,6 +847,15 @@ class Sink(Protocol):
         """
         return
 
+    def edition(self) -> str | None:
+        """What is made part of the ids of new shards, where readers see parts only once `publish` shows them, as in a table format.
+
+        Readers may then still hold files of an output that was replaced, so a new part must never get the name of an older one: return
+        something that each `publish` changes, such as the table's version. What no plan names is then no stranger, since nobody reads it.
+        `None` (default): readers see every part at once, and a new part may take the place of an older one.
+        """
+        return None
+
     def part(self, shard: Shard) -> str:
         """What people and the manifest call the shard's part; where it lies among the records, its name there."""
         return shard.name
@@ -899,6 +908,13 @@ class Sink(Protocol):
     def remove(self, shards: Sequence[Shard]) -> None:
         """Delete the parts of these shards, which are committed; one that is gone is fine."""
 
+    def rewritten(self, shards: Sequence[Shard]) -> Collection[str]:  # noqa: ARG002
+        """Ids of those of these committed shards whose parts others have rewritten since `publish` showed them: compacted, for example.
+
+        Their rows may well be there, but nothing can be proven of them by reading their parts. Asked rarely, for all shards at once.
+        """
+        return ()
+
     def strangers(self, shards: Sequence[Shard]) -> Iterable[str]:  # noqa: ARG002
         """What is there, and is neither a part of these shards, which are all that are planned, nor among the records."""
         return ()
@@ -907,7 +923,8 @@ class Sink(Protocol):
         """Show readers all parts of a plan at once, such as by one commit of a table format.
 
         The driver calls it for each recorded plan, in order, after the manifest is written and before `_SUCCESS` is; again in each run
-        that comes to its end after parts were added, or after one was stopped here: what is published already stays as it is.
+        that comes to its end after parts were added, or after one was stopped here: what is published already stays as it is. If much is
+        to be read before the commit, call `runner.storage.publishing.confirm` right before it: another run may have taken over the sink.
 
         Args:
             plan: Number of the plan, from 0.

@@ -18,7 +18,7 @@ from runner.errors import ConfigError, Incomplete, JobFailed, SinkRefused
 from runner.ledger import evidence, quarantine
 from runner.ledger.admission import accepting, differing
 from runner.ledger.ledger import MANIFEST, REWRITE, SUCCESS, Ledger
-from runner.ledger.records import Entry
+from runner.ledger.records import Entry, entry_in
 from runner.types import Fragment, Reader, Shard
 from runner.words.plain import counted, named
 
@@ -72,13 +72,19 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
 def _hold_against_records(job: Job, ledger: Ledger, verdict: Verdict) -> Mapping[str, Entry]:
     """Check everything but the source, and return what the manifest says of each part."""
     manifest, skipped = _manifest(ledger), set(ledger.skipped())
-    parts = {part["shard"]: _entry(part) for part in manifest["parts"]}
+    parts = {part["shard"]: entry_in(part) for part in manifest["parts"]}
     entries = {shard: entry for shard, entry in parts.items() if entry is not None}
     verdict.problems += [*_other_job(job, ledger), *_unfinished(ledger, parts), *_strangers(ledger)]
     verdict.problems += [*_plan_problems(ledger, job.source.piece), *_manifest_problems(ledger, manifest, parts)]
-    for shard in ledger.shards:
-        if shard.id in ledger.committed and (entry := entries.get(shard.id)) is not None:
-            verdict.problems += _part_problems(ledger, shard, entry, verdict)
+    committed = [shard for shard in ledger.shards if shard.id in ledger.committed]
+    rewritten = ledger.rewritten(committed)
+    verdict.notes += _rewritten_note(len(rewritten))
+    for shard in committed:
+        if (entry := entries.get(shard.id)) is not None:
+            if shard.id in rewritten:
+                _count(verdict, entry)
+            else:
+                verdict.problems += _part_problems(ledger, shard, entry, verdict)
             if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=job.source.filtered):
                 verdict.problems.append(f"{ledger.part(shard)}: {wrong}")
     return entries
@@ -95,14 +101,6 @@ def _manifest(ledger: Ledger) -> Mapping[str, Any]:
         raise ConfigError(
             f"{ledger.store.path(MANIFEST)}: cannot be read ({type(error).__name__}: {error}); {REWRITE}"
         ) from error
-
-
-def _entry(part: Mapping[str, Any]) -> Entry | None:
-    """What a line of the manifest says, `None` if something is missing. Earlier versions wrote no checksums of quarantine files."""
-    numbers = [part.get(name) for name in Entry._fields[:4]]
-    texts = part.get("checksum"), part.get("quarantine", "")
-    whole = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
-    return Entry._make([*numbers, *texts]) if whole else None
 
 
 def _other_job(job: Job, ledger: Ledger) -> Iterator[str]:
@@ -179,6 +177,18 @@ def _gap(what: str, ranges: Sequence[tuple[Any, ...]]) -> str | None:
 
 
 # ---------------------------------------------------------------- the parts are what the manifest says
+
+
+def _rewritten_note(count: int) -> list[str]:
+    """A note on what was published and then rewritten by others: only their records say what it held."""
+    told = "rewritten by others since published, such as by compaction: counted as the manifest has it, not read back"
+    return [f"{counted(count, 'part')} {told}"] if count else []
+
+
+def _count(verdict: Verdict, entry: Entry) -> None:
+    verdict.parts += 1
+    verdict.rows_in, verdict.rows_out = verdict.rows_in + entry.rows_in, verdict.rows_out + entry.rows_out
+    verdict.rows_quarantined += entry.rows_quarantined
 
 
 def _part_problems(ledger: Ledger, shard: Shard, entry: Entry, verdict: Verdict) -> Iterator[str]:

@@ -141,7 +141,7 @@ def _own_note(ours: Sequence[str]) -> list[str]:
 def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Shard]:
     """The shards of a further plan."""
     wanted = _wanted_bytes(job, sum(fragment.bytes for fragment in fragments))
-    fingerprint = compare.fingerprint(job.fields)
+    fingerprint = compare.fingerprint(job.fields) + (job.sink.edition() or "")
     return planning.make_shards(fragments, wanted, ledger.next_sequence(), fingerprint)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from runner.ledger.mark import Mark
 from runner.ledger.recipe import Recorded, seal
 from runner.ledger.records import Entry
 from runner.storage.parallel import THREADS, map_in_threads
+from runner.storage.publishing import ask_before_publishing
 from runner.storage.transience import is_of_storage, retrying
 from runner.types import Input, Receipt, Seal, Shard, Sink, Store, Written
 from runner.words.plain import named
@@ -35,7 +37,7 @@ FLUSH_SECONDS = 10.0
 FLUSH_RECEIPTS = 2_000
 SMALL_PART = 8 * 1024**2  # bytes, up to which several parts may be in memory
 OUR_RECORDS = re.compile(
-    r"_runner/(recipe\.json|manifest\.json|plan-\d{6}\.parquet|quarantine/part-\d{8}-[0-9a-f]{16}\.parquet"
+    r"_runner/(recipe\.json|manifest\.json|sink\.json|plan-\d{6}\.parquet|quarantine/part-\d{8}-[0-9a-f]{16}\.parquet|parts/part-\d{8}-[0-9a-f]{16}\.json"
     r"|runs/[^/]+/(receipts-\d+\.jsonl|report\.json|report\.html|run\.log|first-batch-[0-9a-f]{16}\.arrow))"
 )
 OUR_TEMPORARY = re.compile(
@@ -328,7 +330,8 @@ class Ledger:
         retrying(lambda: self._publish_manifest(everything_skipped, entries))
         self.mark.confirm()
         for number, plan in enumerate(self.plans):
-            self._sink.publish(number, ((shard, Entry.unpacked(entries[shard.id]).written) for shard in plan))
+            with ask_before_publishing(self.mark.confirm):
+                self._sink.publish(number, ((shard, Entry.unpacked(entries[shard.id]).written) for shard in plan))
         self.mark.ensure_held()
         self.store.replace(SUCCESS, b"")
 
@@ -397,9 +400,12 @@ class Ledger:
     ) -> None:
         """Add entries for parts whose receipts were lost with their driver: each is read once, several at a time if they are small.
 
+        What others have rewritten since it was published cannot be read: the manifest says what it was, which was written before that.
+
         Raises:
             JobFailed: A part is damaged, or has rows that its plan does not know of, or lacks some.
         """
+        entries.update(self._rewritten([shard for shard in self.shards if not entries[shard.id]]))
         lost = [shard for shard in self.shards if not entries[shard.id]]
         largest = max((sizes[shard.id] or 0 for shard in lost), default=0)
         read = partial(self._read_part, sizes)
@@ -408,6 +414,17 @@ class Ledger:
             if wrong := evidence.wrong_count(shard, entry.rows_in, skipped, filtered=filtered):
                 raise JobFailed(f"{self.store.path(self.part(shard))}: {wrong}; {PREDICT_ANEW}")
             entries[shard.id] = entry.packed()
+
+    def rewritten(self, shards: Sequence[Shard]) -> Collection[str]:
+        """Ids of those of these shards whose published parts others have rewritten, so that nothing can be proven by reading them."""
+        return self._sink.rewritten(shards) if shards else ()
+
+    def _rewritten(self, lost: Sequence[Shard]) -> dict[str, bytes]:
+        """The manifest's entries of those of these shards whose parts were rewritten."""
+        rewritten = self.rewritten(lost)
+        text = self.store.read(MANIFEST) if rewritten else None
+        told = {} if text is None else {part["shard"]: records.entry_in(part) for part in json.loads(text)["parts"]}
+        return {shard: entry.packed() for shard in rewritten if (entry := told.get(shard)) is not None}
 
     def _read_part(self, sizes: Mapping[str, int | None], shard: Shard) -> Entry:
         found, (bad, aside) = self.examine(shard, sizes[shard.id]), self.quarantined(shard)

@@ -258,6 +258,14 @@ def _input(shard: Shard) -> list[dict[str, Any]]:
     ]
 
 
+def entry_in(part: Mapping[str, Any]) -> Entry | None:
+    """What a line of a manifest says, `None` if something is missing. Earlier versions wrote no checksums of quarantine files."""
+    numbers = [part.get(name) for name in Entry._fields[:4]]
+    texts = part.get("checksum"), part.get("quarantine", "")
+    whole = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+    return Entry._make([*numbers, *texts]) if whole else None
+
+
 def head_of(manifest: IO[bytes]) -> dict[str, Any]:
     """The totals of a manifest, and the input files that were left out; its parts, which come after them, are not read.
 
