@@ -133,6 +133,15 @@ def skipping_filter(filters: Filters, schema: pa.Schema, unseen: Iterable[str] =
     return filter_expression(kept, schema) if all(kept) else None
 
 
+def decidable(filters: Filters, schema: pa.Schema) -> list[list[tuple[str, str, Any]]]:
+    """Return those terms of each list that statistics may decide, with values as Python has them in the column's type."""
+    return [
+        [(name, operator, value.to_pylist() if operator in {"in", "not in"} else value.as_py())
+         for name, operator, value in (_typed(term, schema) for term in terms if _is_decidable(term, schema))]
+        for terms in conjunctions(filters)
+    ]  # fmt: skip
+
+
 def _is_decidable(term: Sequence[Any], schema: pa.Schema) -> bool:
     import pyarrow as pa
 

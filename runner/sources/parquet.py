@@ -53,6 +53,8 @@ def read_groups(
     schema: pa.Schema,
     keep: pa.Expression | None = None,
     ranges: Ranges | None = None,
+    *,
+    ahead: bool = False,
 ) -> Numbered:
     """Yield the row groups of a fragment, in batches.
 
@@ -63,6 +65,7 @@ def read_groups(
         schema: The columns to read.
         keep: A filter that tells which row groups need not be read.
         ranges: Fetches ahead from a remote file.
+        ahead: Whether pyarrow fetches the columns of a row group at once, as a remote file that has no `ranges` needs it.
     """
     import pyarrow.parquet as pq
 
@@ -72,7 +75,10 @@ def read_groups(
     wanted = _wanted_groups(handle, [group for group, _ in starts], keep)
     most = max((_total_bytes(each) for each in chunks), default=0)
     pieces = _piece_bytes(most, len(schema))
-    with pq.ParquetFile(handle, metadata=footer, buffer_size=pieces, page_checksum_verification=True) as parquet:
+    whole = ahead and most <= HELD_BYTES
+    with pq.ParquetFile(
+        handle, metadata=footer, buffer_size=pieces, pre_buffer=whole, page_checksum_verification=True
+    ) as parquet:
         for (group, first), stored in zip(starts, chunks, strict=True):
             if group in wanted:
                 _prefetch(ranges, stored)

@@ -24,6 +24,7 @@ NEEDED = {
     "mode": {"_target_": "runner.modes.inline.Inline"},
     "sink": {"path": "out", "_target_": "runner.sinks.files.Files", "format": "csv"},
 }
+TABLE = "shop.orders"  # what else must be given is one
 TAXI = {"path": "taxi"}
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -55,7 +56,7 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     group, _, name = option.partition("=")
     file = shared(CONF / group / f"{name}.yaml")
     node = file.get(group, file)
-    given = [f"{group}.{key}={NEEDED[group][key]}" for key, value in node.items() if value == "???"]
+    given = [f"{group}.{key}={NEEDED[group].get(key, TABLE)}" for key, value in node.items() if value == "???"]
     if name == "custom" and group in ("source", "sink"):
         given = [f"{group}.{key}={value}" for key, value in NEEDED[group].items()]
     given += ["source.allow_empty=true"] * (group == "source" and name not in ("auto", "taxi"))
@@ -77,7 +78,7 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
 
 
 def test_what_options_share_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["arrow", "auto", "binary", "csv", "custom", "images", "jsonl", "orc", "parquet", "taxi", "text"]
+    names = ["arrow", "auto", "binary", "csv", "custom", "iceberg", "images", "jsonl", "orc", "parquet", "taxi", "text"]
     assert [file.stem for file in options(CONF / "source")] == names
     for argv in (["source=_files"], ["mode=inline", "source=excel"]):
         assert main(argv) == 2
