@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
 import pytest
 from _pytest.mark.structures import ParameterSet
 from databases import KINDS, Fresh, fresh
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
+from omegaconf import DictConfig, OmegaConf
 from postgres import PostgresServer, postgres_server
 from servers import S3Server, ServerMissingError, find_weed, s3_server
 
@@ -110,6 +116,48 @@ def remote(request: pytest.FixtureRequest) -> str:
     if request.param != "processes":
         request.getfixturevalue("ray_session")
     return str(request.param)
+
+
+@pytest.fixture
+def much_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of all processes of this test run, one at a time takes much of the machine's memory."""
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "much-memory.lock"):
+        yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under `nohup` or a supervisor, SIGHUP is ignored, and whoever is started inherits that: tests begin with the everyday behaviour."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if config.getoption("cov_source", None):
+        _untraced(OmegaConf, "load", "create", "merge")
+        _untraced(DictConfig, "__deepcopy__", "merge_with")
+        _untraced(OverridesParser, "parse_overrides")
+
+
+def _untraced(owner: type, *names: str) -> None:
+    """Let these functions of packages that are not ours run without being traced for the coverage of ours.
+
+    Composing configs is a large share of what the tests compute, all of it is Python, and tracing makes it take more than twice as long.
+    Nothing in these functions calls our code.
+    """
+    for name in names:
+        found = inspect.getattr_static(owner, name)
+        function = found.__func__ if isinstance(found, staticmethod) else found
+        quiet = _without_trace(function)
+        setattr(owner, name, staticmethod(quiet) if isinstance(found, staticmethod) else quiet)
+
+
+def _without_trace(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            sys.settrace(tracer)
+
+    return quiet
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

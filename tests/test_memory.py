@@ -47,6 +47,7 @@ def given(tmp_path: Path, bytes_per_row: int) -> dict[str, object]:
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 5 * GIB, reason="needs 5 GiB of memory to spare")
+@pytest.mark.usefixtures("much_memory")
 @pytest.mark.parametrize("mode", ["tasks", "actors"])
 def test_a_job_survives_the_memory_monitor(tmp_path: Path, mode: str) -> None:
     write_mixed_input(tmp_path / "in")
