@@ -78,14 +78,20 @@ def shape(line: str) -> str:
     return re.sub(r"# [KMG]i?B", "# B", re.sub(r" +", " ", line))
 
 
-def run_step(step: Step, folder: Path, ray_address: str) -> str:
-    """Run it as a person would, except that Ray is there already, which saves its start; both streams."""
+@pytest.fixture
+def ray_is_there(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """The commands of a page join a Ray that runs, which saves the start of several."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
+def run_step(step: Step, folder: Path) -> str:
+    """Run it as a person would; both streams."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     script = ["bash", "-euo", "pipefail", "-c", step.code]
     done = subprocess.run(
         script,
         cwd=folder,
-        env={**os.environ, "PATH": path, "RAY_ADDRESS": ray_address},
+        env={**os.environ, "PATH": path},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -103,9 +109,8 @@ def check_output(step: Step, output: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_is_there")
 def test_worked_example_runs_as_written(tmp_path: Path) -> None:
-    address = ray.get_runtime_context().gcs_address
     folder = tmp_path / "flights"
     shutil.copytree(
         ROOT / "docs" / "flights", folder, ignore=shutil.ignore_patterns("data", "out", "outputs", "*.joblib")
@@ -113,13 +118,14 @@ def test_worked_example_runs_as_written(tmp_path: Path) -> None:
     found = list(steps("flights.md"))
     assert len(found) >= 10
     for step in found:
-        check_output(step, run_step(step, folder, address))
+        check_output(step, run_step(step, folder))
     assert _rows(folder / "out" / "flights") == _rows(folder / "out" / "rule") == 336_776
     assert _rows(folder / "out" / "killed") == 308_641
     assert (folder / "out" / "killed" / "_SUCCESS").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_is_there")
 def test_text_and_pictures_run_as_written(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
