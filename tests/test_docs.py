@@ -131,7 +131,12 @@ def test_text_and_pictures_run_as_written(tmp_path: Path) -> None:
     folder.mkdir()
     for step in steps("text-and-pictures.md"):
         check_output(step, run_step(step, folder))
-    assert [_rows(folder / "out" / name) for name in ("words", "brightness", "lengths")] == [7, 19, 20]
+    assert [_rows(folder / "out" / name) for name in ("words", "brightness", "lengths", "dataset")] == [
+        7,
+        19,
+        20,
+        1_000,
+    ]
 
 
 def _rows(sink: Path) -> int:
