@@ -856,6 +856,14 @@ class Sink(Protocol):
         """
         return None
 
+    def refused(self, table: pa.Table) -> Mapping[int, Exception]:  # noqa: ARG002
+        """The rows that a part cannot hold, by their number in the table, each with its error: such as a text that is too long.
+
+        A worker asks it about each batch before it writes that: these rows are bad rows, and the others are written. It is asked in the
+        thread that predicts, so it should be quick where every row can be held.
+        """
+        return {}
+
     def part(self, shard: Shard) -> str:
         """What people and the manifest call the shard's part; where it lies among the records, its name there."""
         return shard.name

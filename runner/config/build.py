@@ -97,7 +97,7 @@ def check_config(cfg: DictConfig, run_dir: Path, known: Known | None = None) -> 
     found += _unknown_fields(job, values["source"]) if job is not None else []
     if found or job is None or top is None or plan is None or verify is None:
         raise ConfigError(_once([*found, *_data_problems(parts)]))
-    command = _command(known.argv, parts.sink_path, job) if known.argv is not None else None
+    command = _command(known.argv, job, default_sink=parts.default_sink) if known.argv is not None else None
     job = replace(
         job,
         config=redacted(raw),
@@ -192,6 +192,6 @@ def check_data(job: Job) -> None:
         job.source.inspect(job.source.inputs()[:1], needed_columns(job))
 
 
-def _command(argv: list[str], sink_path: str | None, job: Job) -> str:
-    given = [] if sink_path is not None else [f"sink.path={job.sink.records.root}"]
+def _command(argv: list[str], job: Job, *, default_sink: bool) -> str:
+    given = [f"sink.path={job.sink.records.root}"] if default_sink else []
     return shlex.join(["python", "-m", "runner", *argv, *given])

@@ -37,6 +37,7 @@ class Parts:
         raw: The same before its interpolations were resolved.
         problems: One line for each problem so far.
         sink_path: The sink's path as it was given, `None` if it was not.
+        default_sink: Whether the output goes to the run's own folder, since the sink takes a path and none was given.
         made: What was made, by its key.
         source_made: Of a source that is not built in: its code, and the arguments it was made with.
     """
@@ -45,6 +46,7 @@ class Parts:
         """Take the config, and the list that problems are added to."""
         self.values, self.raw, self.problems = values, raw, problems
         self.sink_path: str | None = None
+        self.default_sink = False
         self.made: dict[str, Any] = {}
         self.source_made: Mapping[str, Any] = {}
         problems += [required(key) for key, value in _leaves(self.node("vars"), "vars") if is_missing(value)]
@@ -75,6 +77,8 @@ class Parts:
             defaults = {"path": absolute(self.sink_path)}  # workers have a working directory of their own
         usable = given is None or isinstance(given, str | os.PathLike)
         taken = {name: value for name, value in defaults.items() if usable and _takes(call, name)}
+        if key == "sink":
+            self.default_sink = given is None and "path" in taken
         arguments = self._bound(call, key, {**arguments_of(node), **taken})
         made = None if arguments is None else self._made(call, key, arguments, node)
         if made is None or self._lacks_methods(key, node, made):

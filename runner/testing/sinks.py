@@ -94,6 +94,9 @@ def _rows(shard: Shard, schema: pa.Schema) -> pa.Table:
 def _written(sink: Sink, shard: Shard, schema: pa.Schema, rows: int = 4) -> Written:
     """Write a part as a worker does, in tables of so many rows."""
     table = _rows(shard, schema)
+    assert not sink.refused(table), (
+        f"refused() must tell rows that a part cannot hold, and no others: {sink.refused(table)}"
+    )
     pieces = (table.slice(start, rows) for start in range(0, table.num_rows, rows))
     return sink.write(shard, schema, confirm_at_end(pieces))
 

@@ -16,7 +16,7 @@ from runner.storage.publishing import ask_before_publishing, confirm_at_end
 from runner.types import Fragment, Outcome, Receipt, Shard, Stages, Unreadable, Vitals, Written
 from runner.worker import first_batch
 from runner.worker.predicting import Predicting
-from runner.worker.sifting import Allowed, Sifted, allowance, bad_rows, sift
+from runner.worker.sifting import Allowed, Sifted, allowance, bad_rows, hold_to, sift
 from runner.worker.trouble import failure_of
 from runner.worker.work_order import WorkOrder
 
@@ -78,16 +78,13 @@ class ShardRun:
         return self._receipt(written, self._seconds + time.perf_counter() - started)
 
     def _tables(self) -> Iterator[pa.Table]:
-        import pyarrow as pa
-
         if self._shard.id in self._order.kept:
             self._kept = first_batch.Kept.read(self._order.sink.records, self._order.run, self._shard.id)
         for batch in self._rows.batches():
             sifted = self._sift(batch)
             PULSE.add(batch.num_rows)
             if sifted.batch.num_rows:
-                columns = [*sifted.batch.select(self._order.keep).columns, *sifted.predictions.columns]
-                yield pa.table(columns, schema=self._schema)
+                yield self._output(sifted)
         if bad := self._all_bad():
             with ask_before_publishing(self._order.refuse_lost_sink):
                 self._aside = quarantine.publish(self._order.sink.records, self._shard, self._order.reader, bad)
@@ -104,8 +101,18 @@ class ShardRun:
         before, seen = len(self._bad) + unreadable, self._count + unreadable
         allowed = None if budget is None else allowance(budget, before, seen, where)
         sifted = self._taken(batch, allowed) or sift(batch, self._predicting.attempt, allowed, where)
+        if sifted.batch.num_rows and (refused := self._order.sink.refused(self._output(sifted))):
+            sifted = sifted.also_without(refused, batch.num_rows)
+            hold_to(allowed, sifted.bad, where)
         self._bad += bad_rows(self._rows, start, sifted.bad)
         return sifted
+
+    def _output(self, sifted: Sifted) -> pa.Table:
+        """The good rows of a batch as the part has them: the kept columns, then the predictions."""
+        import pyarrow as pa
+
+        columns = [*sifted.batch.select(self._order.keep).columns, *sifted.predictions.columns]
+        return pa.table(columns, schema=self._schema)
 
     def _taken(self, batch: pa.Table, allowed: Allowed | None) -> Sifted | None:
         """What the batch gave when it was the first of the run, held to the budget of today."""

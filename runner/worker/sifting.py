@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runner.arrow.isolate import Failed, Good, Guilty, Tried, isolate, without
@@ -33,6 +33,20 @@ class Sifted(NamedTuple):
     batch: pa.Table
     predictions: Any
     bad: list[Guilty]
+
+    def also_without(self, refused: Mapping[int, Exception], rows: int) -> Sifted:
+        """The same without some of its good rows, which are bad as well.
+
+        Args:
+            refused: By their number among the good rows, each with its error.
+            rows: Of the whole batch.
+        """
+        bad = {each.row for each in self.bad}
+        good = [row for row in range(rows) if row not in bad]
+        among = [Guilty(row, error) for row, error in refused.items()]
+        whole = [Guilty(good[row], error) for row, error in refused.items()]
+        together = sorted([*self.bad, *whole], key=lambda each: each.row)
+        return Sifted(without(self.batch, among), without(self.predictions, among), together)
 
 
 Attempt = Callable[["pa.Table"], Iterable[Tried]]
@@ -65,13 +79,22 @@ def sift(batch: pa.Table, attempt: Attempt, allowed: Allowed | None, where: Call
         if isinstance(each, Good):
             results.append(each.result)
             continue
-        if allowed is None:
-            raise Trouble("data", f"{where(each.row)}: {in_one_line(each.error)}") from each.error
         bad.append(each)
-        allowed(bad)
+        hold_to(allowed, bad, where)
     if allowed is None and (unexplained := [each for each in failed if not _is_passing(each.error)]):
         _raise_for_no_row(unexplained[0], where)
     return Sifted(without(batch, bad), _together(results), bad)
+
+
+def hold_to(allowed: Allowed | None, bad: Sequence[Guilty], where: Callable[[int], str]) -> None:
+    """Go on if so many bad rows are allowed.
+
+    Raises:
+        Trouble: They are not.
+    """
+    if allowed is None:
+        raise Trouble("data", f"{where(bad[0].row)}: {in_one_line(bad[0].error)}") from bad[0].error
+    allowed(bad)
 
 
 def _together(results: Sequence[Any]) -> Any:
