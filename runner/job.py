@@ -18,7 +18,7 @@ from runner.driver.account import Account
 from runner.driver.dispatch import Dispatcher
 from runner.driver.job import Job
 from runner.driver.opening import open_ledger, reading, setup_of, storage_errors, survey_of
-from runner.driver.output_schema import raise_for, settle
+from runner.driver.output_schema import check_early, raise_for, settle
 from runner.driver.planning import execution_order
 from runner.driver.progress import Progress, progress
 from runner.driver.record import Record
@@ -93,7 +93,9 @@ def survey_and_predict(job: Job, account: Account, signals: Signals) -> Survey:
 
 def _listed(job: Job, account: Account) -> Survey:
     with account.show.during("looking at the input"):
-        return survey_of(job, account.ledger)
+        survey = survey_of(job, account.ledger)
+        check_early(job, survey, account.ledger.recorded)
+        return survey
 
 
 def _needed(looking: Future[Survey], seconds: float | None = None) -> None:

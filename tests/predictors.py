@@ -236,6 +236,11 @@ def vectors() -> Predictor:
     return predict
 
 
+def nested() -> Predictor:
+    """A struct for each row, which few databases hold."""
+    return lambda batch: pd.DataFrame({"both": [{"a": int(x), "b": None if x else "0"} for x in batch["x"]]})
+
+
 def poisoned(values: list[int]) -> Predictor:
     """Doubles, and raises for a batch that holds any of `values`."""
 

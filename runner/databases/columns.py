@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.arrow.schemas import plain_type
 from runner.databases.dialects import Dialect
+from runner.databases.errors import DatabaseError
 from runner.databases.transactions import rows_of
 
 if TYPE_CHECKING:
@@ -157,13 +158,15 @@ def _of_postgresql(connection: Any, dialect: Dialect, schema: str | None, table:
     found = rows_of(
         connection,
         "SELECT attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '', "
-        "attgenerated <> '' OR attidentity = 'a' FROM pg_attribute "
+        "attgenerated <> '' OR attidentity = 'a', relkind IN ('r', 'p') FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid "
         "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         (dialect.quoted(schema, table),),
     )
+    if found and not found[0][-1]:
+        raise DatabaseError(f"{table} is a view or something else that has no rows of its own; a table is expected")
     return [
         Column(name, kind, _arrow_of(kind), full and not given, not full, _most(kind), made)
-        for name, kind, full, given, made in found
+        for name, kind, full, given, made, _ in found
     ]
 
 

@@ -41,10 +41,22 @@ def settle(job: Job, survey: Survey, account: Account, pool: Pool, signals: Sign
     if not declared or ledger.replaces:  # an older output is deleted only for a model that has predicted a batch
         order, seen = prove(job, order, survey, account, pool, signals)
         final = declared or seen
-    _check(job, order)
+    if not declared:
+        _check(job, order)
     recorded = _record(job, survey, ledger, order.predictions if final else None)
     order = replace(order, seal=ledger.seal)
     return order if recorded.output_schema is None else replace(order, predictions=recorded.output_schema)
+
+
+def check_early(job: Job, survey: Survey, recorded: Recorded | None) -> None:
+    """Refuse a schema that the sink cannot hold, before the model is loaded: where the schema is declared, or recorded by an earlier run.
+
+    Raises:
+        ConfigError: The sink cannot hold it, or a kept column has a prediction's name.
+    """
+    order = _order(job, survey, recorded)
+    if survey.pending and order.predictions is not None:
+        _check(job, order)
 
 
 def _order(job: Job, survey: Survey, recorded: Recorded | None) -> WorkOrder:

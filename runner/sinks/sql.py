@@ -129,7 +129,16 @@ class SqlTable(Sink):
         if problems := self.target.problems(schema, columns):
             raise ConfigError(problems)
         if columns is not None:
-            retrying(lambda: self.target.try_insert(schema.names, empty=self.save_mode == "error"))
+            self._try(schema.names)
+
+    def _try(self, names: Sequence[str]) -> None:
+        try:
+            retrying(lambda: self.target.try_insert(names, empty=self.save_mode == "error"))
+        except (DatabaseError, PermissionError, ValueRefused) as error:
+            by_key = f" by sink.keys={list(self.target.keys)}, which need a unique index" if self.target.keys else ""
+            raise ConfigError(
+                f"sink.table={self.target.name}: no rows can be written to it{by_key}: {error}"
+            ) from error
 
     def prepare(self, schema: pa.Schema) -> None:
         """Create the table, unless it is there, and remember its columns."""
