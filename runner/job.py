@@ -47,7 +47,7 @@ def run(job: Job, show: Progress | None = None) -> Report:
         JobFailed, Incomplete, Interrupted: With the report as their `report`; the same command continues.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    sink = f"sink.path={job.sink.records.root}"
+    sink = f"{job.sink.records.place}"
     with Record(job, run_id, show or progress()) as record:
         ledger = open_ledger(job, run_id)
         with _marked(ledger, sink):

@@ -763,11 +763,21 @@ class Store(Protocol):
     """Where records are kept: names with content, each published in one atomic step.
 
     What goes wrong is an `OSError` that names the path.
+
+    Attributes:
+        key: The key of the config that says where it is, for messages.
     """
+
+    key: ClassVar[str] = "sink.path"
 
     @property
     def root(self) -> str:
         """Absolute path or URI, for people."""
+
+    @property
+    def place(self) -> str:
+        """The key and the root: what a message begins with."""
+        return f"{self.key}={self.root}"
 
     def path(self, name: str = "") -> str:
         """Full path of a name below the root, for people."""

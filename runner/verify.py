@@ -54,12 +54,10 @@ def verify(job: Job, *, deep: bool = False) -> Verdict:
         Incomplete: It cannot be read now.
     """
     verdict = Verdict()
-    with storage_errors(f"sink.path={job.sink.records.root}", SinkRefused):
+    with storage_errors(f"{job.sink.records.place}", SinkRefused):
         ledger = Ledger(job.sink, "verify")
         if ledger.recorded is None:
-            raise ConfigError(
-                f"sink.path={ledger.store.root}: no run of ours has written here; there is nothing to verify"
-            )
+            raise ConfigError(f"{ledger.store.place}: no run of ours has written here; there is nothing to verify")
         entries = _hold_against_records(job, ledger, verdict)
     with storage_errors("source", ConfigError), job.source.reading():
         _hold_against_source(job, ledger, verdict)

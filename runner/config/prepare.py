@@ -150,11 +150,11 @@ def _shared_sinks(checked: Sequence[Checked]) -> list[str]:
     writers: dict[str, list[int]] = {}
     for number, one in enumerate(checked):
         if one.action == "run":
-            writers.setdefault(one.job.sink.records.root, []).append(number)
+            writers.setdefault(one.job.sink.records.place, []).append(number)
     return [
-        f"sink.path={root}: jobs {', '.join(map(str, numbers))} of the sweep all write there; "
-        "make it differ, e.g. sink.path='out/${hydra:job.num}'"
-        for root, numbers in writers.items()
+        f"{place}: jobs {', '.join(map(str, numbers))} of the sweep all write there; "
+        f"make it differ, e.g. {place.partition('=')[0]}='out/${{hydra:job.num}}'"
+        for place, numbers in writers.items()
         if len(numbers) > 1
     ]
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from runner.databases.database import Database
 from runner.databases.errors import DatabaseError, ValueRefused
@@ -42,6 +42,7 @@ class Records(Store):
     database: Database
     schema: str | None
     target: str
+    key: ClassVar[str] = "sink.table"
     _made: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property

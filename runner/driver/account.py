@@ -133,7 +133,7 @@ class Account:
             raise TooManyBadRows(
                 f"errors.on_bad_rows=fail allows no bad row, and earlier runs have put {counted(bad, 'row')} aside in "
                 f"{self.ledger.store.path(quarantine.FOLDER)}; run it with errors=quarantine to leave them there, or predict into "
-                "another sink.path"
+                f"another {self.ledger.store.key}"
             )
 
     def hold_to_budget(self, *, final: bool = False) -> None:
@@ -150,7 +150,7 @@ class Account:
             first = "; ".join(note.removeprefix(ASIDE) for note in self.report.notes if note.startswith(ASIDE))
             where = first or f"they are in {self.ledger.store.path(quarantine.FOLDER)}"
             raise TooManyBadRows(
-                f"{budget.arithmetic(bad, seen)}: {where}; allow more, or mend the model and predict into another sink.path"
+                f"{budget.arithmetic(bad, seen)}: {where}; allow more, or mend the model and predict into another {self.ledger.store.key}"
             )
 
     def draining(self, number: int) -> None:

@@ -27,7 +27,7 @@ def open_ledger(job: Job, run_id: str) -> Ledger:
         SinkRefused: It holds something else, or cannot be read.
         Incomplete: It cannot be read now.
     """
-    with storage_errors(f"sink.path={job.sink.records.root}", SinkRefused):
+    with storage_errors(f"{job.sink.records.place}", SinkRefused):
         ledger = Ledger(job.sink, run_id)
         refuse(ledger, job.fields, job.sink.save_mode, job.accepted)
     return ledger

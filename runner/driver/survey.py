@@ -87,8 +87,8 @@ def _refuse_twins(ledger: Ledger) -> None:
     """Refuse a plan in which shards have the same id, as earlier versions could make one: one part would count for several shards."""
     if len({shard.id for shard in ledger.shards}) < ledger.next_sequence():
         raise SinkRefused(
-            f"sink.path={ledger.store.root}: its recorded plan has several shards of one id, so rows may be missing without "
-            "a trace; predict anew into another sink.path"
+            f"{ledger.store.place}: its recorded plan has several shards of one id, so rows may be missing without "
+            f"a trace; predict anew into another {ledger.store.key}"
         )
 
 
@@ -98,7 +98,7 @@ def _refuse_to_replace_by_nothing(ledger: Ledger) -> None:
     if there:
         raise ConfigError(
             f"source.path: there is no input, and sink.save_mode=overwrite would replace the {counted(len(there), 'part')} in "
-            f"sink.path={ledger.store.root} by nothing; mend the path, or delete the output yourself if an empty one is right"
+            f"{ledger.store.place} by nothing; mend the path, or delete the output yourself if an empty one is right"
         )
 
 
@@ -116,8 +116,8 @@ def inputs(job: Job, planned: Collection[Input]) -> tuple[list[Input], list[str]
     ours = inside((file.name for file in listed), job.sink.records.root)
     if ours and len(ours) == len(listed):
         raise ConfigError(
-            f"source.path: all of its {counted(len(ours), 'file')} lie below sink.path={job.sink.records.root}, such as {ours[0]}; "
-            "a job cannot predict its own output: give another sink.path"
+            f"source.path: all of its {counted(len(ours), 'file')} lie below {job.sink.records.place}, such as {ours[0]}; "
+            f"a job cannot predict its own output: give another {job.sink.records.key}"
         )
     left_out = set(ours)
     return [file for file in listed if file.name not in left_out] if ours else listed, ours
@@ -200,8 +200,8 @@ def _refuse_other_input(ledger: Ledger, files: Sequence[Input], covered: Mapping
     """Refuse to resume the predictions of entirely other inputs: a preset that lacks the day in its sink path would succeed every night."""
     if covered and not any(file.name in covered for file in files):
         raise SinkRefused(
-            f"sink.path={ledger.store.root}: holds the predictions of other files ({named(covered)}), and of none of the "
-            f"{counted(len(files), 'file')} of this input; give another sink.path, or sink.save_mode=append to add them"
+            f"{ledger.store.place}: holds the predictions of other files ({named(covered)}), and of none of the "
+            f"{counted(len(files), 'file')} of this input; give another {ledger.store.key}, or sink.save_mode=append to add them"
         )
 
 

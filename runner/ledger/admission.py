@@ -25,14 +25,13 @@ def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accep
     Raises:
         SinkRefused: It holds another job's output, files that are not ours, or anything at all with `error`.
     """
-    root = ledger.store.root
     if strangers := ledger.strangers():
         _refuse_other_form(ledger, fields, strangers)
         raise SinkRefused(
-            f"sink.path={root}: holds files that this job did not write: {named(strangers)}; give another path, or move them"
+            f"{ledger.store.place}: holds files that this job did not write: {named(strangers)}; give another path, or move them"
         )
     if save_mode == "error" and not ledger.empty:
-        raise SinkRefused(f"sink.path={root}: not empty, and sink.save_mode=error")
+        raise SinkRefused(f"{ledger.store.place}: not empty, and sink.save_mode=error")
     refused = ledger.differences(fields, accept)
     if refused and ledger.committed and save_mode != "overwrite":
         raise SinkRefused(_refusal(ledger, refused))
@@ -50,8 +49,8 @@ def _refuse_other_form(ledger: Ledger, fields: Mapping[str, Any], strangers: Seq
         lines = [f"  {name}  there: {_spelled(was)}   now: {_spelled(now)}" for name, (was, now) in different.items()]
         raise SinkRefused(
             "\n".join(
-                [f"sink.path={ledger.store.root}: holds parts that this job wrote in another form ({named(strangers)}); these differ:",
-                 *lines, "give the recorded values again, or another sink.path"]
+                [f"{ledger.store.place}: holds parts that this job wrote in another form ({named(strangers)}); these differ:",
+                 *lines, f"give the recorded values again, or another {ledger.store.key}"]
             )
         )  # fmt: skip
 
@@ -87,8 +86,8 @@ def is_replaced(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, 
 def _refusal(ledger: Ledger, different: Mapping[str, tuple[Any, Any]]) -> str:
     lines = [line for name, pair in different.items() for line in differing(name, *pair)]
     return "\n".join(
-        [f"sink.path={ledger.store.root}: holds the output of another job; these differ:", *lines,
-         "give another sink.path,",
+        [f"{ledger.store.place}: holds the output of another job; these differ:", *lines,
+         f"give another {ledger.store.key},",
          "or sink.save_mode=overwrite to replace it,",
          f"or {accepting(different)} to go on as if they were the same", *_versioned(different)]
     )  # fmt: skip

@@ -86,11 +86,10 @@ class Ledger:
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(RECIPE, error) from error
 
-    def _damaged(
-        self, name: str, error: Exception, remedy: str = "restore it, or give another sink.path"
-    ) -> SinkRefused:
+    def _damaged(self, name: str, error: Exception, remedy: str = "") -> SinkRefused:
         return SinkRefused(
-            f"sink.path={self.store.root}: {name} cannot be read ({type(error).__name__}: {error}); {remedy}"
+            f"{self.store.place}: {name} cannot be read ({type(error).__name__}: {error}); "
+            f"{remedy or f'restore it, or give another {self.store.key}'}"
         )
 
     def _read_plans(self) -> list[list[Shard]]:
@@ -184,7 +183,7 @@ class Ledger:
         now = Ledger(self._sink, self.run_id)
         if (now.recorded, now.plans, now.committed) != (older.recorded, older.plans, older.committed):
             raise Incomplete(
-                f"sink.path={self.store.root}: another run wrote here while this one prepared to replace the output; nothing was deleted"
+                f"{self.store.place}: another run wrote here while this one prepared to replace the output; nothing was deleted"
             )
         now.wipe()
 
@@ -231,7 +230,7 @@ class Ledger:
         else:
             theirs = self._read_recipe()
             if theirs is None or theirs.fingerprint != recipe.fingerprint:
-                raise SinkRefused(f"sink.path={self.store.root}: another job started writing here at the same moment")
+                raise SinkRefused(f"{self.store.place}: another job started writing here at the same moment")
             self.recorded = theirs
         return self.recorded
 
@@ -320,7 +319,7 @@ class Ledger:
         missing = [self.part(shard) for shard in self.shards if shard.id not in sizes]
         if missing or (strangers := self.strangers()):
             what = f"{named(missing)} missing" if missing else f"{named(strangers)} not ours"
-            raise Incomplete(f"sink.path={self.store.root}: at the end the listing and the plans differ: {what}")
+            raise Incomplete(f"{self.store.place}: at the end the listing and the plans differ: {what}")
         everything_skipped = sorted({*skipped, *self.skipped()})
         entries = self._entries_of(sizes)
         self._drop_stale_quarantine(entries)
@@ -391,7 +390,7 @@ class Ledger:
                 if shard.id in contradicted
             ]
             raise JobFailed(
-                f"sink.path={self.store.root}: not what was committed, by the receipts: {named(wrong)}; {PREDICT_ANEW}"
+                f"{self.store.place}: not what was committed, by the receipts: {named(wrong)}; {PREDICT_ANEW}"
             )
         return entries
 

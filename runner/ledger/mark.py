@@ -149,7 +149,7 @@ class Mark:
     def _refusal(self, held: Holder) -> str:
         ago = f", for {self._now() - held.since:.0f} s" if 0 < held.since <= self._now() else ""
         return (
-            f"sink.path={self._store.root}: another run is writing here: {held}{ago}; wait for it, or stop it "
+            f"{self._store.place}: another run is writing here: {held}{ago}; wait for it, or stop it "
             f"(a mark that is not refreshed for {STALE_SECONDS:.0f} s is taken over)"
         )
 
@@ -159,4 +159,4 @@ class Mark:
             if held.run_id
             else "its mark is gone: another run took it over and ended"
         )
-        return f"sink.path={self._store.root}: this run stood still, and no longer holds the sink; {who}; this run stops here"
+        return f"{self._store.place}: this run stood still, and no longer holds the sink; {who}; this run stops here"

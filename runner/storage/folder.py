@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from runner.storage.locations import locate, on_disk, protocol
 from runner.storage.publishing import (
@@ -85,6 +85,12 @@ class Folder:
 
     root: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    key: ClassVar[str] = "sink.path"
+
+    @property
+    def place(self) -> str:
+        """Return the key of the config that gives the root, and the root, for messages."""
+        return f"{self.key}={self.root}"
 
     def path(self, name: str = "") -> str:
         """Return the full path of a name below the root, for messages and for `locate`."""

@@ -78,7 +78,7 @@ class WorkOrder:
         store = self.sink.records
         if self.seal is not None and not store.holds(self.seal):
             raise TakenOver(
-                f"sink.path={store.root}: {self.seal.name} is not the one that this run began with: another run has taken the sink over"
+                f"{store.place}: {self.seal.name} is not the one that this run began with: another run has taken the sink over"
             )
 
     def predicting(self, caller: Caller, pieces: int = 1) -> Predicting:
