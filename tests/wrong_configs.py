@@ -39,7 +39,7 @@ WRONG: tuple[Case, ...] = (
         "model=sklern: no such option (did you mean sklearn?)",
         "model.path: is required; give model.path=<text>",
     ),
-    data("sink=excel", "sink=excel: no such option (there are: arrow, csv, custom, jsonl, parquet)"),
+    data("sink=excel", "sink=excel: no such option (there are: arrow, csv, custom, delta, jsonl, parquet, sql)"),
     case(
         ("source=[a,b]",),
         f"source=a: no such option (there are: {SOURCES})",

@@ -167,7 +167,7 @@ class _Files:
         self._open: dict[tuple[str | None, ...], _File] = {}
 
     def add(self, table: pa.Table) -> None:
-        for values, rows in split(table, self._of.keys):
+        for values, rows in split(decode_run_ends(table), self._of.keys):
             if values not in self._open:
                 self._open[values] = self._opened(len(self._open))
             self._open[values].add(rows.select(self._schema.names).cast(self._schema))
@@ -228,15 +228,14 @@ def split(table: pa.Table, keys: Sequence[str]) -> Iterator[tuple[tuple[str | No
     import numpy as np
     import pyarrow as pa
 
-    plain = decode_run_ends(table)
     codes = np.zeros(table.num_rows, np.int64)
     for key in keys:
-        coded = plain.column(key).combine_chunks().dictionary_encode(null_encoding="encode")
+        coded = table.column(key).combine_chunks().dictionary_encode(null_encoding="encode")
         codes = codes * len(coded.dictionary) + coded.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     groups = sorted(np.split(order, starts[1:]), key=lambda rows: rows[0]) if len(order) else []
     for rows in groups:
-        first = plain.select(list(keys)).slice(int(rows[0]), 1)
+        first = table.select(list(keys)).slice(int(rows[0]), 1)
         values = tuple(column.cast(pa.string())[0].as_py() for column in first.columns)
         yield values, table if len(groups) == 1 else table.take(pa.array(rows))

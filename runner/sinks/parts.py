@@ -50,10 +50,12 @@ class Output:
     Attributes:
         name: Tells this output from those that it replaces. A commit to the table carries it.
         keeps: Whether rows that are in the table already stay there beside this output.
+        schema: Its columns, in the words of the table format.
     """
 
     name: str
     keeps: bool
+    schema: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,9 @@ class Parts:
         text = self.records.read(OUTPUT)
         return None if text is None else Output(**json.loads(text))
 
-    def note_output(self, name: str, save_mode: SaveMode) -> Output:
+    def note_output(self, name: str, save_mode: SaveMode, schema: str = "") -> Output:
         """Note what is being written, unless an earlier run has. `append` keeps rows that were in the table before our first record."""
-        given = Output(name, keeps=save_mode == "append")
+        given = Output(name, save_mode == "append", schema)
         self.records.create(OUTPUT, json.dumps(vars(given)).encode())
         noted = self.output()
         assert noted is not None

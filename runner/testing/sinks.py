@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 from runner.testing.plain_data import holds_plain
 
+PLAIN = ("whole", "number", "text", "flag")
+
 
 def check_sink(make: Callable[[], Sink]) -> None:
     """Hold a sink against what runs rely on. It writes a few small parts, most of which are there afterwards.
@@ -63,10 +65,16 @@ def _columns() -> pa.Schema:
 
 
 def _accepts(sink: Sink, column: pa.Field) -> bool:
+    """Whether it takes a column alone, or beside plain ones, by which it may partition."""
+    plain = [each for each in _columns() if each.name in PLAIN and each.name != column.name]
+    return _takes(sink, [column]) or _takes(sink, [*plain, column])
+
+
+def _takes(sink: Sink, columns: Sequence[pa.Field]) -> bool:
     import pyarrow as pa
 
     try:
-        sink.check(pa.schema([column]))
+        sink.check(pa.schema(columns))
     except ConfigError:
         return False
     return True
