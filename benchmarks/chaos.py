@@ -2,6 +2,7 @@
 
 python benchmarks/chaos.py --seeds 50 --shards 300
 python benchmarks/chaos.py --seeds 20 --shards 60 --people                # drivers stopped and taken over, wrong overwrites
+python benchmarks/chaos.py --seeds 20 --shards 60 --sink sql              # into PostgreSQL, whose server is killed as well
 python benchmarks/chaos.py --first 7 --seeds 1 --modes actors --keep      # one seed again; timing is never the same twice
 
 Prints a line per seed and the totals; ends with 1 if a row was lost or doubled or anything differs. Minutes, not for CI.
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import hashlib
 import os
 import random
 import re
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from chaos_sinks import InFolder, InPostgres, Place
 from fsspec.implementations.local import LocalFileSystem
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Seed:
         mode: Who executes the disturbed runs.
         shards: Input files.
         place: Its folder.
+        sink: Where it writes.
         counts: Kills by kind, starts, exit codes, faults, and what was found at the end.
     """
 
@@ -157,6 +159,7 @@ class Seed:
     mode: str
     shards: int
     place: Path
+    sink: Place
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -164,7 +167,6 @@ class Seed:
         self.random = random.Random(self.number)
         chosen = self.random.sample(range(self.rows), 5)
         self.raising, self.deadly = (chosen, []) if self.mode == "inline" else (chosen[:3], chosen[3:])
-        self.remote = bool(self.number % 2)
 
     @property
     def rows(self) -> int:
@@ -173,18 +175,22 @@ class Seed:
 
     def command(self, sink: str, *more: str) -> list[str]:
         """The job, as it is typed each time."""
-        path = f"chaos://{self.place / sink}" if self.remote else str(self.place / sink)
         return [
             sys.executable, "-m", "runner", "source=parquet", f"source.path=chaos://{self.place / 'in'}", "model=custom",
             "model._target_=chaos.load", f"model.raising={self.raising}", f"model.deadly={self.deadly}",
             "model.seconds=0.015", f"batch_size={BATCH}", "shard_bytes=null", "sink.keep_columns=[id]",
-            "predict.columns=[id]", "errors=quarantine", "errors.max_bad_rows=5", f"sink.path={path}", *more,
+            "predict.columns=[id]", "errors=quarantine", "errors.max_bad_rows=5", *self.sink.arguments(sink), *more,
         ]  # fmt: skip
 
     def environment(self, *, faults: float = 0.0) -> dict[str, str]:
         """With the flaky storage, whose faults are off unless a probability is given."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        given = {FAULTS: str(faults), TALLY: str(self.place / "faults"), "PYTHONUNBUFFERED": "1"}
+        given = {
+            FAULTS: str(faults),
+            TALLY: str(self.place / "faults"),
+            "PYTHONUNBUFFERED": "1",
+            **self.sink.environment(),
+        }
         return {**kept, **given, "PYTHONPATH": os.pathsep.join(map(str, [HERE.parent, HERE, self.place / "site"]))}
 
     def prepare(self) -> None:
@@ -243,7 +249,7 @@ def _start(seed: Seed, faults: float, *more: str, spare_driver: bool, spare_work
         )  # fmt: skip
     began = time.monotonic()
     due = _driver_falls(seed, spare_driver)
-    next_worker = began + seed.random.expovariate(0.25)
+    next_worker, next_server = began + seed.random.expovariate(0.25), began + seed.random.expovariate(0.15)
     while driver.poll() is None:
         now = time.monotonic()
         if now - began > LONGEST:
@@ -256,6 +262,10 @@ def _start(seed: Seed, faults: float, *more: str, spare_driver: bool, spare_work
         elif now > next_worker and seed.mode != "inline" and not spare_workers:
             _kill_workers(seed, driver.pid)
             next_worker = now + seed.random.expovariate(0.4)
+        elif now > next_server and not spare_workers:
+            if killed := seed.sink.disturb():
+                seed.counts[f"killed {killed}"] += 1
+            next_server = time.monotonic() + seed.random.expovariate(0.15)
         time.sleep(0.02)
     return driver.wait()
 
@@ -267,13 +277,8 @@ def _driver_falls(seed: Seed, spare: bool) -> Callable[[float], bool]:
     if seed.random.random() < 0.25:
         moment = seed.random.uniform(0.3, 2.0 if seed.mode == "inline" else 8.0)
         return lambda seconds: seconds > moment
-    target = _parts(seed) + seed.random.randint(1, max(1, (seed.shards - _parts(seed)) * 2 // 3))
-    return lambda _: _parts(seed) >= target
-
-
-def _parts(seed: Seed) -> int:
-    out = seed.place / "out"
-    return sum(name.startswith("part-") for name in os.listdir(out)) if out.exists() else 0  # noqa: PTH208
+    target = seed.sink.parts() + seed.random.randint(1, max(1, (seed.shards - seed.sink.parts()) * 2 // 3))
+    return lambda _: seed.sink.parts() >= target
 
 
 def _kill_workers(seed: Seed, driver: int) -> None:
@@ -317,7 +322,7 @@ def stopped_and_taken_over(seed: Seed) -> None:
     """Stop a driver of another model with all its processes, replace its output, and let it go on beside that."""
     driver = _popen(seed, f"mode={seed.mode}", "model.factor=7")
     target = seed.random.randint(1, max(2, seed.shards // 2))
-    while driver.poll() is None and _parts(seed) < target:
+    while driver.poll() is None and seed.sink.parts() < target:
         time.sleep(0.02)
     family = _family(driver.pid)
     _signal(family, signal.SIGSTOP)
@@ -333,10 +338,10 @@ def stopped_and_taken_over(seed: Seed) -> None:
 
 def wrong_overwrites(seed: Seed) -> None:
     """Ask for an overwrite of the complete output by mistake: nothing of it may change."""
-    before = _digests(seed.place / "out")
+    before = seed.sink.digests("out")
     for typo in seed.random.sample(TYPOS, 4):
         code = _popen(seed, "mode=inline", "sink.save_mode=overwrite", *typo).wait(LONGEST)
-        there = (seed.place / "out/_SUCCESS").exists() and _digests(seed.place / "out") == before
+        there = (seed.place / "out/_SUCCESS").exists() and seed.sink.digests("out") == before
         seed.counts.update({"wrong overwrites": 1, "spoilt by a mistake": int(code == 0 or not there)})
 
 
@@ -367,10 +372,9 @@ def _signal(processes: Sequence[psutil.Process], number: int) -> None:
 
 def judge(seed: Seed) -> None:
     """Count rows lost and doubled, rows put aside wrongly, and parts that differ from the undisturbed run."""
-    predicted = Counter(_ids(sorted((seed.place / "out").glob("part-*"))))
-    aside = Counter(_ids(sorted((seed.place / "out/_runner/quarantine").glob("part-*"))))
+    predicted, aside = Counter(seed.sink.predicted()), Counter(seed.sink.aside())
     found, bad = predicted + aside, {*seed.raising, *seed.deadly}
-    ours, theirs = _digests(seed.place / "out"), _digests(seed.place / "calm")
+    ours, theirs = seed.sink.digests("out"), seed.sink.digests("calm")
     seed.counts.update(
         {
             "rows lost": sum(found[row] == 0 for row in range(seed.rows)),
@@ -379,18 +383,6 @@ def judge(seed: Seed) -> None:
             "parts that differ": sum(ours.get(name) != theirs.get(name) for name in ours.keys() | theirs.keys()),
         }
     )
-
-
-def _ids(files: Sequence[Path]) -> Iterator[int]:
-    import pyarrow.parquet as pq
-
-    for file in files:
-        with pq.ParquetFile(file) as parquet:
-            yield from parquet.read(columns=["id"])["id"].to_pylist()
-
-
-def _digests(sink: Path) -> dict[str, str]:
-    return {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in sink.glob("part-*")}
 
 
 WRONG = (
@@ -451,24 +443,46 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further seed after this long")
     parser.add_argument("--keep", action="store_true", help="keep every seed's folder, not only those that went wrong")
+    parser.add_argument("--sink", choices=["files", "sql"], default="files", help="sql: a PostgreSQL server of its own")
     parser.add_argument("--people", action="store_true", help="stop drivers and take them over; overwrite by mistake")
     given = parser.parse_args()
+    if given.people and given.sink != "files":
+        parser.error("--people is about files")
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_server()) if given.sink == "sql" else None
+        return _all_seeds(given, server)
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[Any]:
+    from postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server
+
+
+def _all_seeds(given: argparse.Namespace, server: Any) -> int:
     total, began, modes = Counter[str](), time.monotonic(), given.modes.split(",")
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     for number in range(given.first, given.first + given.seeds):
         if time.monotonic() - began > 60 * given.minutes:
             break
-        mode = modes[(number // 2) % len(modes)]
-        seed = Seed(number, mode, given.shards, root / str(number))
+        mode, place = modes[(number // 2) % len(modes)], root / str(number)
+        sink: Place = InPostgres(server, f"seed_{number}") if server else InFolder(place, remote=bool(number % 2))
+        seed = Seed(number, mode, given.shards, place, sink)
         executed(seed, given.faults, people=given.people)
         total += seed.counts + Counter({"seeds": 1})
-        print(f"seed {number} {mode} {'remote' if seed.remote else 'disk'}: {told(seed.counts)}", flush=True)
+        print(f"seed {number} {mode} {_kind(sink)}: {told(seed.counts)}", flush=True)
         if wrong(seed.counts):
             print(f"  see {seed.place}", flush=True)
         elif not given.keep:
             shutil.rmtree(seed.place)
     print(f"total: {told(total)}")
     return 1 if wrong(total) else 0
+
+
+def _kind(sink: Place) -> str:
+    return ("remote" if sink.remote else "disk") if isinstance(sink, InFolder) else "postgresql"
 
 
 if __name__ == "__main__":
