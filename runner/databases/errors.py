@@ -44,6 +44,7 @@ BY_STATE: dict[str, type[Exception]] = {
 # decides.
 BY_TEXT: list[tuple[str, type[Exception]]] = [
     (r"password authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist", PermissionError),
+    (r"set lock on file", ConnectionError),  # before what follows: DuckDB adds that read-only mode would work
     (r"permission denied|access denied|readonly database|read-only mode|not permitted|unauthori[sz]ed", PermissionError),
     (r"database \".*\" does not exist|invalid .*(parameter|option)|definition of service|syntax error", DatabaseError),
     (r"timeout expired|timed out|deadline exceeded", TimeoutError),

@@ -229,8 +229,8 @@ def test_two_runs_at_once_double_nothing_also_without_the_mark(database: Fresh, 
         with contextlib.suppress(OSError), transaction(database.database) as connection:
             execute(connection, "DELETE FROM _runner_records WHERE name = '_runner/mark.json'")
         time.sleep(0.1)
-    codes = [each.returncode for each in running]
-    assert set(codes) <= {0, 75}, [each.communicate() for each in running]
+    told = [each.communicate() for each in running]
+    assert {each.returncode for each in running} <= {0, 75}, told
     run(job(tmp_path, "slow", **{"model.seconds": 0.1}))
     assert twice(database) == [2 * x for x in range(200)]
     assert verified(job(tmp_path, "slow", **{"model.seconds": 0.1}))
