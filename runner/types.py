@@ -833,6 +833,9 @@ class Sink(Protocol):
     accept: Sequence[str] = ()
     """Fields of the fingerprint whose difference is accepted on resume; likewise."""
 
+    own_place: ClassVar[bool] = False
+    """Whether it knows where to write if `sink.path` is not given. Otherwise that is the run's own output directory."""
+
     @property
     @abstractmethod
     def records(self) -> Store:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from runner.config.options import CONF, options
+
 DATA = ("source=parquet", "source.path=in", "mode=inline")
 KEYS = "source, model, mode, resources, errors, sink, job, action, num_actors, batch_size, shard_bytes, vars, predict, ray, plan, verify"
-SOURCES = "arrow, auto, csv, custom, jsonl, orc, parquet, taxi"
+SOURCES, SINKS = (", ".join(file.stem for file in options(CONF / group)) for group in ("source", "sink"))
 JOBS = "classic_actors, classic_gpu, classic_tasks, none, taxi_s3"
 OPS = ("model._target_=ops.loaders.load",)
 
@@ -39,7 +41,7 @@ WRONG: tuple[Case, ...] = (
         "model=sklern: no such option (did you mean sklearn?)",
         "model.path: is required; give model.path=<text>",
     ),
-    data("sink=excel", "sink=excel: no such option (there are: arrow, csv, custom, delta, jsonl, parquet, sql)"),
+    data("sink=excel", f"sink=excel: no such option (there are: {SINKS})"),
     case(
         ("source=[a,b]",),
         f"source=a: no such option (there are: {SOURCES})",

@@ -75,7 +75,7 @@ class Parts:
         if key == "sink" and isinstance(given, str | os.PathLike):
             self.sink_path = str(given)
             defaults = {"path": absolute(self.sink_path)}  # workers have a working directory of their own
-        usable = given is None or isinstance(given, str | os.PathLike)
+        usable = isinstance(given, str | os.PathLike) or (given is None and not getattr(call, "own_place", False))
         taken = {name: value for name, value in defaults.items() if usable and _takes(call, name)}
         if key == "sink":
             self.default_sink = given is None and "path" in taken

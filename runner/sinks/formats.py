@@ -29,6 +29,7 @@ LINES = 8192
 PIECE = 1024**2  # bytes that are read at a time
 COUNT_BLOCK = 16 * 1024**2  # bytes of CSV that are parsed at once to count rows
 MOST_BLOCK = 2**31 - 1  # bytes that pyarrow can take at once
+FIELD_ID = b"PARQUET:field_id"  # pyarrow's name for it
 ARROW_COMPRESSIONS = ("zstd", "lz4", "none")
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
@@ -70,10 +71,16 @@ def _width(kind: pa.DataType) -> int:
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema as parts hold it: values as they are, not as batches happened to encode them, and no metadata."""
+    """The schema as parts hold it: values as they are, not as batches happened to encode them, and no metadata but the ids of fields."""
     import pyarrow as pa
 
-    return pa.schema([pa.field(column.name, _stored_type(column.type)) for column in schema])
+    return pa.schema([pa.field(c.name, _stored_type(c.type), metadata=_field_id(c)) for c in schema])
+
+
+def _field_id(column: pa.Field) -> dict[bytes, bytes] | None:
+    """The id by which a table format knows a column: it stands in the Parquet schema."""
+    known = (column.metadata or {}).get(FIELD_ID)
+    return None if known is None else {FIELD_ID: known}
 
 
 def _stored_type(kind: pa.DataType) -> pa.DataType:

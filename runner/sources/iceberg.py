@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.errors import ConfigError, Incomplete
 from runner.sources.filters import decidable, filter_columns, filter_expression
-from runner.sources.iceberg_files import IcebergReader, Pinned, Storage, arrow_schema, packed
+from runner.sources.iceberg_files import IcebergReader, Pinned, Storage, packed
 from runner.sources.parquet import row_groups
 from runner.sources.schemas import first_problems, refuse_missing
 from runner.storage import iceberg
+from runner.storage.iceberg import arrow_schema
 from runner.storage.parallel import map_in_threads
 from runner.storage.transience import LOOKING_SECONDS, is_transient, retrying
 from runner.types import Filters, Fragment, Input, Source

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runner.errors import ConfigError, RunnerError
 from runner.sources.filters import filter_columns, filter_expression
 from runner.sources.parquet import read_groups
+from runner.storage.iceberg import arrow_schema
 from runner.storage.locations import is_local
 from runner.storage.transience import is_transient
 from runner.types import Filters, Fragment
@@ -295,30 +296,3 @@ def _of_vector(storage: Storage, deletes: str, path: str) -> np.ndarray[Any, Any
         vectors = deletion_vectors_from_puffin_file(PuffinFile(bytes(handle.read())))
     found = [np.asarray(each.to_vector(), np.int64) for each in vectors if each.referenced_data_file == path]
     return np.concatenate([np.array([], np.int64), *found])
-
-
-def arrow_schema(schema: Any) -> pa.Schema:
-    """Return an Iceberg schema as other sources would give it: all columns may be null, and texts and lists have small offsets."""
-    import pyarrow as pa
-    from pyiceberg.io.pyarrow import schema_to_pyarrow
-
-    return pa.schema([_plain(column) for column in schema_to_pyarrow(schema, include_field_ids=False)])
-
-
-def _plain(column: pa.Field) -> pa.Field:
-    import pyarrow as pa
-
-    return pa.field(column.name, _plain_type(column.type))
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
-    small = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(_plain(kind.value_field))
-    if pa.types.is_struct(kind):
-        return pa.struct([_plain(each) for each in kind])
-    if pa.types.is_map(kind):
-        return pa.map_(_plain_type(kind.key_type), _plain(kind.item_field))
-    return small.get(kind, kind)

@@ -99,4 +99,4 @@ class WorkOrder:
         import pyarrow as pa
 
         assert self.predictions is not None
-        return pa.schema([*(self.source.field(name) for name in self.keep), *self.predictions])
+        return pa.schema([*(self.source.field(name).remove_metadata() for name in self.keep), *self.predictions])

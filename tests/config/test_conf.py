@@ -27,7 +27,6 @@ NEEDED = {
         "_target_": "runner.sinks.files.Files",
         "format": "csv",
         "uri": "sqlite:///out.db",
-        "table": "predictions",
     },
 }
 TABLE = "shop.orders"  # what else must be given is one
@@ -64,7 +63,7 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     node = file.get(group, file)
     given = [f"{group}.{key}={NEEDED[group].get(key, TABLE)}" for key, value in node.items() if value == "???"]
     if name == "custom" and group in ("source", "sink"):
-        given = [f"{group}.{key}={value}" for key, value in NEEDED[group].items() if key not in {"uri", "table"}]
+        given = [f"{group}.{key}={value}" for key, value in NEEDED[group].items() if key != "uri"]
     given += ["source.allow_empty=true"] * (group == "source" and name not in ("auto", "huggingface", "taxi"))
     given += ["source.path=empty", "source.allow_empty=true"] * (
         option == "job=taxi_s3"
