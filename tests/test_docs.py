@@ -139,6 +139,12 @@ def test_text_and_pictures_run_as_written(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
+def test_embeddings_run_as_written(tmp_path: Path) -> None:
+    for step in steps("embeddings.md"):
+        check_output(step, run_step(step, tmp_path))
+
+
 def _rows(sink: Path) -> int:
     return int(ds.dataset(sink, format="parquet").count_rows())
 
