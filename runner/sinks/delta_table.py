@@ -20,7 +20,7 @@ NEUTRAL = frozenset(
 )
 FEATURES = frozenset(
     {"appendOnly", "timestampNtz", "deletionVectors", "changeDataFeed", "v2Checkpoint", "vacuumProtocolCheck"}
-    | {"domainMetadata", "inCommitTimestamp"}
+    | {"domainMetadata", "inCommitTimestamp", "variantType", "variantType-preview", "typeWidening"}
     | {"invariants", "checkConstraints", "generatedColumns", "identityColumns", "columnMapping"}  # refused where used
 )
 PROPERTIES = {
