@@ -56,6 +56,7 @@ class S3Server:
         secret: The secret of that key, different for every server.
         bucket: An empty bucket, its name different for every server.
         pid: The server's process, for tests that take it away in mid-work.
+        catalog: URL of its REST catalog of Iceberg tables, which lie in the bucket `lake`; empty where none was asked for.
     """
 
     endpoint: str
@@ -63,6 +64,7 @@ class S3Server:
     secret: str
     bucket: str
     pid: int
+    catalog: str = ""
 
     @property
     def storage_options(self) -> dict[str, Any]:
@@ -80,12 +82,13 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def s3_server(folder: Path, *, anonymous_read: bool = False) -> Iterator[S3Server]:
+def s3_server(folder: Path, *, anonymous_read: bool = False, tables: bool = False) -> Iterator[S3Server]:
     """Run an S3 server with one empty bucket.
 
     Args:
         folder: Where its data and its log go, each server in a subfolder of its own.
         anonymous_read: Let requests without credentials list and read the bucket; writing needs the key.
+        tables: Serve a REST catalog of Iceberg, too.
 
     Yields:
         The server, ready for reads and writes.
@@ -97,7 +100,7 @@ def s3_server(folder: Path, *, anonymous_read: bool = False) -> Iterator[S3Serve
     program = find_weed()
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        yield _start_s3(program, folder, anonymous_read, stack)
+        yield _start_s3(program, folder, anonymous_read, stack, tables=tables)
 
 
 def find_weed() -> Path:
@@ -167,24 +170,29 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
         os.killpg(process.pid, number)
 
 
-def _start_s3(program: Path, folder: Path, anonymous_read: bool, stack: contextlib.ExitStack) -> S3Server:
+def _start_s3(
+    program: Path, folder: Path, anonymous_read: bool, stack: contextlib.ExitStack, *, tables: bool
+) -> S3Server:
     """Start a server that `stack` stops; anew if it ends at once, as it does when a port has been taken."""
     for _ in range(_ATTEMPTS):
         home = Path(tempfile.mkdtemp(prefix="s3-", dir=folder)).resolve()
         log = home / "weed.log"
         with contextlib.ExitStack() as attempt:
-            server = _try_s3(program, home, log, anonymous_read, attempt)
+            server = _try_s3(program, home, log, anonymous_read, attempt, tables=tables)
             if server is not None:
                 stack.push(attempt.pop_all())
                 return server
     raise ServerFailedError(f"the S3 server ended {_ATTEMPTS} times while starting; its log ends:\n{_tail(log)}")
 
 
-def _try_s3(program: Path, home: Path, log: Path, anonymous_read: bool, stack: contextlib.ExitStack) -> S3Server | None:
+def _try_s3(
+    program: Path, home: Path, log: Path, anonymous_read: bool, stack: contextlib.ExitStack, *, tables: bool
+) -> S3Server | None:
     key, secret, bucket = (prefix + secrets.token_hex(8) for prefix in ("key", "secret", "test-"))
     _write_identities(home / "identities.json", key, secret, bucket if anonymous_read else None)
     ports = dict(zip(_COMPONENTS, free_ports(len(_COMPONENTS)), strict=True))
-    command = _weed_command(program, home, ports, bucket)
+    catalog = free_ports(1)[0] if tables else 0
+    command = _weed_command(program, home, ports, bucket, catalog)
     # An environment of its own: weed takes administrators from AWS_ACCESS_KEY_ID, buckets from S3_BUCKET,
     # settings from WEED_* and from files in the home directory. It also logs to TMPDIR.
     env = {"PATH": os.defpath, "HOME": str(home), "TMPDIR": str(home)}
@@ -192,7 +200,8 @@ def _try_s3(program: Path, home: Path, log: Path, anonymous_read: bool, stack: c
     process = stack.enter_context(process_group(command, log=log, cwd=home, env=env))
     if not _wait_for_s3(process, ports, bucket, log):
         return None
-    return S3Server(f"http://{HOST}:{ports['s3']}", key, secret, bucket, process.pid)
+    url = f"http://{HOST}:{catalog}" if tables else ""
+    return S3Server(f"http://{HOST}:{ports['s3']}", key, secret, bucket, process.pid, url)
 
 
 def _write_identities(path: Path, key: str, secret: str, public_bucket: str | None) -> None:
@@ -204,8 +213,8 @@ def _write_identities(path: Path, key: str, secret: str, public_bucket: str | No
     path.write_text(json.dumps({"identities": identities}), encoding="utf-8")
 
 
-def _weed_command(program: Path, home: Path, ports: Mapping[str, int], bucket: str) -> list[str | Path]:
-    flags = {
+def _weed_command(program: Path, home: Path, ports: Mapping[str, int], bucket: str, catalog: int) -> list[str | Path]:
+    flags: dict[str, Any] = {
         "dir": home / "data",
         "ip": HOST,
         "ip.bind": HOST,
@@ -215,7 +224,8 @@ def _weed_command(program: Path, home: Path, ports: Mapping[str, int], bucket: s
         "master.telemetry": "false",
         "admin.ui": "false",
         "webdav": "false",
-        "s3.port.iceberg": 0,
+        "s3.port.iceberg": catalog,
+        **({"tableBucket": "lake"} if catalog else {}),
         "s3.port.lance": 0,
         # As on AWS: a wrong bucket name is an error, and a bucket with objects stays.
         "s3.autoCreateBucket": "false",
