@@ -383,3 +383,17 @@ def test_a_part_of_another_job_is_kept_back(database: Fresh) -> None:
         sink.write(SHARD, SCHEMA, confirm_at_end(iter([TABLE])))
     assert sink.examine(SHARD) is None
     assert twice(database) == []
+
+
+def test_a_table_may_lie_in_a_schema(database: Fresh) -> None:
+    if database.kind == "sqlite":
+        pytest.skip("SQLite has no schemas")
+    database.run('CREATE SCHEMA "My Schema"')
+    sink = sink_in(database, schema="My Schema")
+    sink.prepare(SCHEMA)
+    written = sink.write(SHARD, SCHEMA, iter([TABLE]))
+    assert sink.examine(SHARD) == written
+    assert count(database, '"My Schema".predictions') == 5
+    assert count(database, '"My Schema"._runner_parts') == 1
+    with pytest.raises(OSError, match=r"(?i)nowhere"):
+        sink_in(database, schema="nowhere").prepare(SCHEMA)
