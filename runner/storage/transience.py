@@ -6,8 +6,10 @@ import errno
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
+
+from runner.words.exceptions import led_to
 
 T = TypeVar("T")
 
@@ -94,7 +96,7 @@ def retrying(
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same operation may succeed later. A server's answer decides if there is one, else the type of the error."""
-    chain = list(_causes(error))
+    chain = list(led_to(error))
     for verdict in (_by_response, _by_type):
         if known := [found for each in chain if (found := verdict(each)) is not None]:
             return known[0]
@@ -106,18 +108,12 @@ def is_of_storage(error: BaseException) -> bool:
 
     It tells such errors from those of our own code and of libraries that encode files.
     """
-    return (
-        isinstance(error, OSError)
-        or type(error).__module__.partition(".")[0] in STORAGE_CLIENTS
-        or (error.__cause__ is not None and is_of_storage(error.__cause__))
-    )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error and then those that led to it, as a traceback would show them."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for each in led_to(error):
+        if isinstance(each, OSError) or type(each).__module__.partition(".")[0] in STORAGE_CLIENTS:
+            return True
+        if each.__cause__ is None:
+            return False
+    return False
 
 
 def _by_response(error: BaseException) -> bool | None:

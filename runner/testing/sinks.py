@@ -17,6 +17,7 @@ from runner.types import (
     Sink,
     Written,
 )
+from runner.words.exceptions import led_to
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,7 +189,7 @@ def _check_broken_writing(sink: Sink, shards: Sequence[Shard], schema: pa.Schema
         with ask_before_publishing(ask):
             error = _raised(sink, last, schema, confirm_at_end(tables))
         assert error is not None, f"write() must raise what its tables raise: {expected.__name__}"
-        assert any(isinstance(each, expected) for each in _led_to(error)), (
+        assert any(isinstance(each, expected) for each in led_to(error, hidden=True)), (
             f"write() must raise what its tables raise, or from it: {expected.__name__}, and not {error!r}"
         )
         _lacks(sink, last, when)
@@ -201,12 +202,6 @@ def _raised(sink: Sink, shard: Shard, schema: pa.Schema, tables: Iterator[pa.Tab
     except Exception as error:
         return error
     return None
-
-
-def _led_to(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _check_publishing(

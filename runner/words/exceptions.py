@@ -98,6 +98,20 @@ def _lines_about(error: BaseException) -> list[str]:
     return lines if any(line.startswith("at ") for line in lines) else []
 
 
+def led_to(error: BaseException | None, *, hidden: bool = False) -> Iterator[BaseException]:
+    """Yield an error and then those that led to it, as a traceback shows them; each once, also where they lead back to the first.
+
+    Args:
+        error: The last one.
+        hidden: Whether to yield also those that `raise ... from None` keeps out of the traceback.
+    """
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ and not hidden else error.__context__)
+
+
 def _led_to(error: BaseException) -> Iterator[tuple[str, BaseException]]:
     while True:
         how = "caused by" if error.__cause__ else "while handling"

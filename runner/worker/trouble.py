@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from runner.arrow.schemas import BadPredictions, DoesNotFit
 from runner.errors import ConfigError
 from runner.storage.transience import is_of_storage, is_transient
@@ -35,7 +33,7 @@ def failure_of(shard: Shard, error: Exception, part: str = "") -> Failure:
         error: What was raised.
         part: The path of its part, where writing it raised the error.
     """
-    error = next((each for each in _led_to(error) if isinstance(each, Trouble)), error)
+    error = next((each for each in exceptions.led_to(error, hidden=True) if isinstance(each, Trouble)), error)
     if isinstance(error, Trouble):
         cause = error.__cause__ or error
         return Failure(
@@ -43,13 +41,6 @@ def failure_of(shard: Shard, error: Exception, part: str = "") -> Failure:
         )
     what = f"{part or shard.name} cannot be written: {in_one_line(error)}"
     return Failure(shard.id, _kind(error), what, exceptions.full_traceback(error), exceptions.user_frames(error))
-
-
-def _led_to(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that it came from: a sink may wrap what reading or predicting raised while it wrote."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _kind(error: Exception) -> FailureKind:

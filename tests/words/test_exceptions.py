@@ -18,7 +18,7 @@ from runner import ConfigError, JobFailed, run
 from runner.__main__ import main
 from runner.errors import RunnerError
 from runner.predictor.child import Child
-from runner.storage.transience import is_of_storage
+from runner.storage.transience import is_of_storage, is_transient
 from runner.words import exceptions
 
 RESTLESS = "restless.troubled"
@@ -173,6 +173,14 @@ def test_only_what_a_storage_raised_is_of_it() -> None:
     assert is_of_storage(OSError(28, "full"))
     for other in (pa.ArrowTypeError("x"), pa.ArrowNotImplementedError("x"), OverflowError(), ValueError(), TypeError()):
         assert not is_of_storage(other)
+
+
+def test_errors_that_lead_back_to_each_other_are_each_looked_at_once() -> None:
+    first, second = ValueError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert list(exceptions.led_to(first)) == [first, second]
+    assert not is_transient(first)
+    assert not is_of_storage(first)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
