@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CONNECT_TIMEOUT_SECONDS = 30
+VANISHED = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 BUSY_MILLISECONDS = 10_000  # in which whoever has locked an SQLite file must be done
 PACKAGES = {"postgresql": "adbc_driver_postgresql", "sqlite": "adbc_driver_sqlite", "duckdb": "duckdb"}
 EXTRAS = {"postgresql": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
@@ -180,10 +181,18 @@ def _opened_postgresql(uri: str, options: tuple[tuple[str, str], ...], pid: int)
 
 
 def _with_timeout(uri: str) -> str:
-    """Return the URI with a limit for connecting, unless it has one: libpq would wait for minutes for a host that does not answer."""
-    if "connect_timeout" in uri or os.environ.get("PGCONNECT_TIMEOUT"):
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}connect_timeout={CONNECT_TIMEOUT_SECONDS}"
+    """Return the URI with limits, unless it gives its own: libpq would wait for minutes for a host that does not answer.
+
+    It would wait for hours for one that vanished while a connection was open. With these limits that is noticed after about a minute.
+    """
+    given = os.environ.get("PGCONNECT_TIMEOUT")
+    limits = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, **VANISHED}
+    added = [
+        f"{name}={value}"
+        for name, value in limits.items()
+        if name not in uri and not (given and name == "connect_timeout")
+    ]
+    return f"{uri}{'&' if '?' in uri else '?'}{'&'.join(added)}" if added else uri
 
 
 def execute(connection: Any, statement: str, values: Sequence[Any] = ()) -> pa.Table:
