@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from chaos_sinks import InFolder, InPostgres, Place
+from chaos_sinks import InDelta, InFolder, InPostgres, Place
 from fsspec.implementations.local import LocalFileSystem
 
 if TYPE_CHECKING:
@@ -443,7 +443,9 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further seed after this long")
     parser.add_argument("--keep", action="store_true", help="keep every seed's folder, not only those that went wrong")
-    parser.add_argument("--sink", choices=["files", "sql"], default="files", help="sql: a PostgreSQL server of its own")
+    parser.add_argument(
+        "--sink", choices=["files", "delta", "sql"], default="files", help="sql: a PostgreSQL server of its own"
+    )
     parser.add_argument("--people", action="store_true", help="stop drivers and take them over; overwrite by mistake")
     given = parser.parse_args()
     if given.people and given.sink != "files":
@@ -468,7 +470,7 @@ def _all_seeds(given: argparse.Namespace, server: Any) -> int:
         if time.monotonic() - began > 60 * given.minutes:
             break
         mode, place = modes[(number // 2) % len(modes)], root / str(number)
-        sink: Place = InPostgres(server, f"seed_{number}") if server else InFolder(place, remote=bool(number % 2))
+        sink = _place(given.sink, place, number, server)
         seed = Seed(number, mode, given.shards, place, sink)
         executed(seed, given.faults, people=given.people)
         total += seed.counts + Counter({"seeds": 1})
@@ -481,7 +483,15 @@ def _all_seeds(given: argparse.Namespace, server: Any) -> int:
     return 1 if wrong(total) else 0
 
 
+def _place(kind: str, place: Path, number: int, server: Any) -> Place:
+    if kind == "delta":
+        return InDelta(place)
+    return InPostgres(server, f"seed_{number}") if server else InFolder(place, remote=bool(number % 2))
+
+
 def _kind(sink: Place) -> str:
+    if isinstance(sink, InDelta):
+        return "delta"
     return ("remote" if sink.remote else "disk") if isinstance(sink, InFolder) else "postgresql"
 
 

@@ -1,4 +1,4 @@
-"""Where the jobs of chaos.py write: a folder, or tables of a PostgreSQL server that is killed as well."""
+"""Where the jobs of chaos.py write: a folder, a Delta table, or tables of a PostgreSQL server that is killed as well."""
 
 from __future__ import annotations
 
@@ -82,6 +82,49 @@ class InFolder:
         return {
             part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in (self.folder / name).glob("part-*")
         }
+
+    def disturb(self) -> str | None:
+        """A disk is not killed."""
+        return None
+
+
+@dataclass(frozen=True)
+class InDelta:
+    """A Delta table on the local disk. What readers see of it is read from its log."""
+
+    folder: Path
+
+    def arguments(self, name: str) -> list[str]:
+        """A path."""
+        return ["sink=delta", f"sink.path={self.folder / name}"]
+
+    def environment(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
+    def parts(self) -> int:
+        """Those that are listed, whether or not a commit has shown them."""
+        out = self.folder / "out/predictions"
+        return sum(name.startswith("part-") for name in os.listdir(out)) if out.exists() else 0  # noqa: PTH208
+
+    def predicted(self) -> Iterator[int]:
+        """Of the newest version."""
+        import delta_log
+
+        yield from (row["id"] for row in delta_log.rows(self.folder / "out"))
+
+    def aside(self) -> Iterator[int]:
+        """Of all quarantine files."""
+        yield from (
+            row for file in sorted((self.folder / "out/_runner/quarantine").glob("part-*")) for row in _ids(file)
+        )
+
+    def digests(self, name: str) -> dict[str, str]:
+        """Of the bytes of each file of the newest version."""
+        import delta_log
+
+        files = delta_log.version(self.folder / name).files
+        return {path: hashlib.sha256((self.folder / name / path).read_bytes()).hexdigest() for path in files}
 
     def disturb(self) -> str | None:
         """A disk is not killed."""

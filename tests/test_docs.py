@@ -140,6 +140,15 @@ def test_text_and_pictures_run_as_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_flights_in_a_delta_table_run_as_written(tmp_path: Path) -> None:
+    folder = tmp_path / "flights"
+    shutil.copytree(ROOT / "docs" / "flights", folder)
+    for step in steps("lake-tables.md"):
+        check_output(step, run_step(step, folder))
+    assert _rows(folder / "out" / "again") == 28_834
+
+
+@pytest.mark.slow
 def test_embeddings_run_as_written(tmp_path: Path) -> None:
     for step in steps("embeddings.md"):
         check_output(step, run_step(step, tmp_path))
