@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner.arrow.schemas import DoesNotFit
 from runner.errors import ConfigError, SinkRefused
 from runner.sinks import delta_actions
-from runner.sinks.delta_table import ALONE, BESIDE, MARK, is_ours, last_shard, other_columns, stale_files, unwritable
+from runner.sinks.delta_table import (
+    ALONE,
+    BESIDE,
+    MADE,
+    MARK,
+    has_our_columns,
+    is_ours,
+    last_shard,
+    other_columns,
+    stale_files,
+    unwritable,
+)
 from runner.sinks.formats import Compression
 from runner.sinks.parts import OUTPUT, Output, Parts, Records
 from runner.storage import delta
@@ -126,10 +137,11 @@ class Delta(Sink):
 
     def _replaces(self, table: Any) -> bool:
         """Whether all that the table holds, its columns too, will be replaced by this output."""
+        if not has_our_columns(table):
+            return False
         output = self._parts.output()
-        if output is None:
-            return self.save_mode == "overwrite" and is_ours(table)
-        return not output.keeps and table.transaction_version(output.name) is None and is_ours(table)
+        begun = output is not None and not output.keeps and table.transaction_version(output.name) is None
+        return (begun or self.save_mode == "overwrite") and is_ours(table)
 
     def prepare(self, schema: pa.Schema) -> None:
         """Create the table, without rows, and note which output is written to it."""
@@ -147,6 +159,7 @@ class Delta(Sink):
                     columns,
                     [],
                     mode="ignore",
+                    description=MADE,
                     partition_by=self.partition_by,
                     storage_options=self._log_options or None,
                     commit_properties=CommitProperties(custom_metadata={MARK: ALONE}),
@@ -316,7 +329,7 @@ class Delta(Sink):
             table.create_write_transaction(
                 [*adds, *stale],
                 "overwrite" if alone else "append",
-                Schema.from_json(output.schema) if alone else table.schema(),
+                Schema.from_json(output.schema) if alone and has_our_columns(table) else table.schema(),
                 partition_by=self.partition_by,
                 commit_properties=properties,
             )

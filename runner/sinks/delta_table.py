@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MARK = "ray-batch-runner"  # in the commits that are ours
+MADE = "predictions of ray-batch-runner"  # the description of a table that is: its columns are ours to change
 ALONE, BESIDE = "alone", "beside others"  # its values: whether the table held nothing else after the commit
 # Operations of others that add no rows of theirs.
 NEUTRAL = frozenset(
@@ -34,6 +35,11 @@ def last_shard(table: Any, output: Output) -> int:
     """The number of the last shard of an output that a commit has shown, -1 before the first."""
     version = table.transaction_version(output.name)
     return -1 if version is None else int(version)
+
+
+def has_our_columns(table: Any) -> bool:
+    """Whether this program has created the table. The columns of any other stay as somebody wanted them."""
+    return bool(table.metadata().description == MADE)
 
 
 def is_ours(table: Any) -> bool:

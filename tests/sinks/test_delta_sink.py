@@ -289,8 +289,20 @@ def test_a_table_that_was_made_before_is_filled_if_its_columns_fit(tmp_path: Pat
     fields = pa.schema([("twice", pa.int64()), ("id", pa.string()), ("note", pa.string())])
     DeltaTable.create(tmp_path / "out", fields)
     run(job(tmp_path, **{"sink.keep_columns": ["id"]}))
-    assert twice(tmp_path) == doubled(100)
+    run(job(tmp_path, **{"sink.keep_columns": ["id"], "sink.save_mode": "overwrite", "model.factor": 3}))
+    assert twice(tmp_path) == doubled(100, 3)
     assert len(DeltaTable(tmp_path / "out").schema().fields) == 3
+    with pytest.raises(ConfigError, match="the table has no column 'x'"):
+        run(job(tmp_path, **{"sink.keep_columns": ["x"], "predict.columns": ["x"], "sink.save_mode": "overwrite"}))
+
+
+def test_other_columns_replace_those_of_a_table_that_a_run_has_created(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    run(job(tmp_path, **{"sink.keep_columns": ["id"]}))
+    run(job(tmp_path, **{"sink.save_mode": "overwrite", "sink.keep_columns": ["x"], "predict.columns": ["x"]}))
+    run(job(tmp_path, **{"sink.save_mode": "overwrite"}))
+    assert [field.name for field in DeltaTable(tmp_path / "out").schema().fields] == ["twice"]
+    assert twice(tmp_path) == doubled(100)
 
 
 @pytest.mark.parametrize(
