@@ -27,8 +27,11 @@ def refuse(ledger: Ledger, fields: Mapping[str, Any], save_mode: SaveMode, accep
     """
     if strangers := ledger.strangers():
         _refuse_other_form(ledger, fields, strangers)
+        files = ledger.store.key == "sink.path"
+        held = "files" if files else "rows"
+        remedy = "give another path, or move them" if files else f"give another {ledger.store.key}, or delete them"
         raise SinkRefused(
-            f"{ledger.store.place}: holds files that this job did not write: {named(strangers)}; give another path, or move them"
+            f"{ledger.store.place}: holds {held} that this job did not write: {named(strangers)}; {remedy}"
         )
     if save_mode == "error" and not ledger.empty:
         raise SinkRefused(f"{ledger.store.place}: not empty, and sink.save_mode=error")
