@@ -54,6 +54,7 @@ BY_TEXT: list[tuple[str, type[Exception]]] = [
     (r"disk I/O error|database or disk is full|out of memory", ConnectionError),
     (r"constraint failed|Constraint Error|Duplicate key|Conversion Error|Out of Range Error|datatype mismatch|Type mismatch", ValueRefused),
     (r"Invalid Input Error: .*cast", ValueRefused),
+    (r"no such \w+|Failed to (step|prepare) query", DatabaseError),  # of SQLite, whose driver says IO of all that happens in a query
 ]  # fmt: skip
 CONSTRAINT = re.compile(r"constraint|Duplicate key", re.IGNORECASE)
 IO, TIMEOUT, UNAUTHENTICATED, UNAUTHORIZED = 10, 12, 13, 14  # status codes of ADBC
@@ -65,7 +66,7 @@ BY_STATUS: dict[int, type[Exception]] = {
     UNAUTHENTICATED: PermissionError,
     UNAUTHORIZED: PermissionError,
 }
-NOISE = re.compile(r"^[A-Z_]+: (\[[\w ]+\] )?|\. SQLSTATE: \w+$|\n\s*(Query was|query): .*", re.DOTALL)
+NOISE = re.compile(r"^[A-Z_]+: (\[[\w ]+\] )?|\. SQLSTATE: \w+$|\n\s*(?i:query( was)?): .*", re.DOTALL)
 
 
 @contextlib.contextmanager

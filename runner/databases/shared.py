@@ -29,7 +29,7 @@ class _Open:
 
 
 _files: dict[str, _Open] = {}
-_opening = threading.Lock()
+_opening = threading.RLock()  # the collector of garbage may close a connection while this thread opens another
 
 
 @contextlib.contextmanager
@@ -43,10 +43,10 @@ def connection(path: str, read_only: bool, connect: Callable[[], Any]) -> Iterat
         opened = _files.get(path)
         if opened is None:
             opened = _files[path] = _Open(connect(), read_only)
-        if opened.read_only and not read_only:
-            raise ConnectionError(f"{path} is being read by this process, and DuckDB cannot write it meanwhile")
         opened.users += 1
     try:
+        if opened.read_only and not read_only:
+            raise ConnectionError(f"{path} is being read by this process, and DuckDB cannot write it meanwhile")
         with contextlib.closing(_clone(opened)) as own:
             yield own
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,10 @@ def _typed_value(value: Any, kind: pa.DataType) -> pa.Scalar:
     """Return the value in the column's type; a fraction that is compared with whole numbers stays a fraction."""
     import pyarrow as pa
 
-    scalar = pa.scalar(value)
+    exact = pa.types.is_decimal(kind) and isinstance(value, int | float) and not isinstance(value, bool)
+    scalar = pa.scalar(
+        Decimal(str(value)) if exact else value
+    )  # a number has not the digits that a decimal column wants
     if pa.types.is_floating(scalar.type) and pa.types.is_integer(kind) and not float(value).is_integer():
         return scalar
     return scalar.cast(kind)

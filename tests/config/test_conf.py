@@ -19,7 +19,12 @@ from runner.types import Errors, Predict, RayOptions, Resources
 OPTIONS = sorted(f"{group.name}={file.stem}" for group in CONF.glob("*/") for file in options(group))
 COMPONENTS = [file for group in ("mode", "model", "sink", "source") for file in options(CONF / group)]
 NEEDED = {
-    "source": {"path": "empty", "_target_": "runner.sources.files.Files", "format": "parquet"},
+    "source": {
+        "uri": "sqlite:///empty.db",
+        "path": "empty",
+        "_target_": "runner.sources.files.Files",
+        "format": "parquet",
+    },
     "model": {"path": "m", "_target_": "models.taxi.load"},
     "mode": {"_target_": "runner.modes.inline.Inline"},
     "sink": {
@@ -68,6 +73,7 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     given += ["source.path=empty", "source.allow_empty=true"] * (
         option == "job=taxi_s3"
     )  # which names a bucket far away
+    given += ["source.table=rides"] * (option == "source=sql")
     given += ["model.module=collections.OrderedDict"] * (option == "model=torch")
     if option == "source=huggingface":
         from datasets import Dataset
