@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from runner import ConfigError, Incomplete, JobFailed, SinkRefused, run
 from runner.__main__ import main
 from runner.sinks.delta import Delta
 from runner.sinks.delta_actions import stored_schema
+from runner.sources.delta import Delta as Source
 from runner.storage.delta import log_options
 from runner.testing import check_sink
 from runner.types import Shard, Written
@@ -452,6 +454,13 @@ def test_a_table_on_s3(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     }
     del config["sink.storage_options"]
     assert main([*typed({**config, **flat}), "action=verify"]) == 0
+
+
+def test_a_missing_package_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    for make in (Delta, Source):
+        with pytest.raises(ConfigError, match=r"=delta needs deltalake: pip install .*\[delta\]"):
+            make("out")
 
 
 def test_storage_options_are_translated_or_refused() -> None:
