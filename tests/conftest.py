@@ -17,6 +17,7 @@ import psutil
 import pytest
 from _pytest.mark.structures import ParameterSet
 from databases import KINDS, Fresh, fresh
+from hdfs import Hdfs, find_jars, hdfs_server
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
@@ -248,3 +249,14 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fresh]:
     server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
     with fresh(request.param, tmp_path, server) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
+    """A real HDFS, where `HDFS_JARS` names Hadoop's jars: nothing in CI does."""
+    try:
+        find_jars()
+    except ServerMissingError as missing:
+        pytest.skip(str(missing))
+    with hdfs_server(tmp_path_factory.mktemp("hdfs")) as server:
+        yield server

@@ -18,7 +18,8 @@ from runner.types import Input
 
 THREADS = 16
 # Keys of fsspec's descriptions that change when a file does, the most reliable first: an etag, a hash, then times.
-VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
+VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created",
+                "modification_time")  # fmt: skip
 
 LINK = "is a link to nothing: mend or remove it"
 SIZELESS = "has a size that its server does not tell, so it may look empty: fetch it first"

@@ -10,17 +10,19 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import IO, Any, ClassVar
 
+from runner.storage import hdfs
 from runner.storage.locations import locate, on_disk, protocol
 from runner.storage.publishing import (
     OBJECT_STORES,
     HashingFile,
     create_after_check,
     create_by_link,
+    create_by_rename,
     create_object,
     publication_asks,
     publish_by_rename,
@@ -172,11 +174,18 @@ class Folder:
             answer was lost, may have.
         """
         fs, root = _connect(self)
-        create = (
-            create_by_link if on_disk(fs) else create_object if protocol(fs) in OBJECT_STORES else create_after_check
-        )
+        create = _creation(fs)
         with translated_errors(self.path(name)):
             return retrying(lambda: create(fs, f"{root}/{name}", data))
+
+
+def _creation(fs: Any) -> Callable[[Any, str, bytes], bool]:
+    """Return how a file system creates a file only if none is there."""
+    if on_disk(fs):
+        return create_by_link
+    if protocol(fs) in hdfs.SCHEMES:
+        return create_by_rename
+    return create_object if protocol(fs) in OBJECT_STORES else create_after_check
 
 
 @lru_cache(maxsize=16)

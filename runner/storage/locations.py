@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from runner.errors import ConfigError
+from runner.storage import hdfs
 
 S3_SCHEMES = ("s3", "s3a")
-PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "hdfs": "hdfs-native",
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs",
           "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}  # fmt: skip
 CONTAINER_SCHEMES = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
@@ -98,13 +100,15 @@ def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str
     """
     import fsspec
 
-    given = {**(options or {}), "use_listings_cache": False}
     scheme, mark, rest = uri.partition("://")
+    given = {**(options or {}), "use_listings_cache": False}
     if scheme in {"s3", "s3a"}:
         given["config_kwargs"] = {"retries": S3_RETRIES, **(given.get("config_kwargs") or {})}
     if mark and rest.startswith("anonymous@"):
         uri, given = f"{scheme}://{rest.removeprefix('anonymous@')}", {**given, "anon": True}
     try:
+        if hdfs.is_hdfs(uri):
+            return hdfs.file_system(uri, options or {})
         fs, path = fsspec.core.url_to_fs(uri, **given)
     except ImportError as missing:
         raise ConfigError(_missing_package(uri, scheme, missing)) from missing
@@ -119,6 +123,8 @@ def protocol_problem(uri: str) -> str | None:
 
     for scheme in (part.partition("://")[0] for part in uri.split("::") if "://" in part):
         try:
+            if hdfs.is_hdfs(f"{scheme}://") and find_spec("hdfs_native") is None:
+                raise ImportError("hdfs-native")
             fsspec.get_filesystem_class(scheme)
         except ImportError as missing:
             return _missing_package(uri, scheme, missing)
@@ -128,7 +134,8 @@ def protocol_problem(uri: str) -> str | None:
 
 
 def _missing_package(uri: str, scheme: str, missing: ImportError) -> str:
-    how = install("s3") if scheme in S3_SCHEMES else f"pip install {PACKAGES.get(scheme, 'the package named there')}"
+    extra = "s3" if scheme in S3_SCHEMES else "hdfs" if scheme in hdfs.SCHEMES else None
+    how = install(extra) if extra else f"pip install {PACKAGES.get(scheme, 'the package named there')}"
     return f"{uri}: {scheme}:// needs a package that is not installed ({missing}): {how}"
 
 

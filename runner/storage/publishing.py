@@ -4,10 +4,11 @@
   because after a power cut the name could otherwise lead to an empty file.
 - Object store: an upload becomes visible when it is completed, so on any error it is aborted instead. There is no rename: it would be
   a copy of all bytes.
-- Elsewhere (HDFS, SFTP): a temporary file and the move that the file system has.
+- Elsewhere (HDFS, SFTP): a temporary file and the move that the file system has. On HDFS it replaces the old file in one step.
 
 Creating a file only if none is there is another operation, since a rename and an upload replace what they find: on a local disk a hard
-link to a complete temporary file, which fails if the name exists; on an object store a conditional PUT, `If-None-Match: *`.
+link to a complete temporary file, which fails if the name exists; on an object store a conditional PUT, `If-None-Match: *`; on HDFS a
+rename that replaces nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from runner.storage.locations import on_disk
+from runner.storage import hdfs
+from runner.storage.locations import on_disk, protocol
 from runner.storage.transience import is_transient
 from runner.types import Written
 
@@ -219,6 +221,8 @@ def _move(fs: Any, old: str, new: str) -> None:
 
     if on_disk(fs):
         os.replace(old, new)  # noqa: PTH105
+    elif protocol(fs) in hdfs.SCHEMES:
+        fs.mv(old, new, overwrite=True)  # in one step, as on a disk
     elif type(fs).mv is AbstractFileSystem.mv:  # which takes a name with * or ? for a glob
         fs.cp_file(old, new)
         fs.rm_file(old)
@@ -284,6 +288,25 @@ def _create_without_link(target: Path, data: bytes) -> bool:
             file.write(data)
     except FileExistsError:
         return False
+    return True
+
+
+def create_by_rename(fs: Any, path: str, data: bytes) -> bool:
+    """Create a file on HDFS, whole and only if none is there; return whether it was created.
+
+    Creating the file itself would be exclusive, too, but others would see it empty until it is complete.
+    """
+    temporary = _temporary(path)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    try:
+        with fs.open(temporary, "wb") as file:
+            file.write(data)
+        fs.mv(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            fs.rm_file(temporary)
     return True
 
 

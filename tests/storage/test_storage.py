@@ -27,12 +27,14 @@ CONTENT = b"x" * 100_000
 MEBIBYTE = b"x" * 1024**2
 
 
-@pytest.fixture(params=["disk", "memory", "s3"])
+@pytest.fixture(params=["disk", "memory", "s3", "hdfs"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     if request.param == "disk":
         return Folder(str(tmp_path / "out"))
     if request.param == "memory":
         return Folder(f"memory://{uuid4().hex}/out")
+    if request.param == "hdfs":
+        return Folder(f"{request.getfixturevalue('hdfs').uri}/{uuid4().hex}")
     server: S3Server = request.getfixturevalue("s3")
     return Folder(f"s3://{server.bucket}/{uuid4().hex}", server.storage_options)
 
