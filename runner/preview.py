@@ -13,7 +13,7 @@ from runner.modes.fit import demands
 from runner.process.signals import Signals
 from runner.tuning import tune
 from runner.types import Fit, Fragment, Plan, Shard
-from runner.words.plain import counted, size
+from runner.words.plain import counted, range_in_words, size
 
 SHOWN = 20
 
@@ -61,9 +61,9 @@ def _table(shards: Sequence[Shard], pending: set[str], piece: str) -> Iterator[s
 def _place(fragment: Fragment, piece: str) -> str:
     """Which part of its input a fragment is, in the source's own terms."""
     span = fragment.span
-    if not span or (fragment.joinable and not span[1]):
+    if not span or (fragment.joinable and not span[-1]):
         return ""
-    return f" {piece}s {span[0]}-{span[1] - 1}" if fragment.joinable else f" {list(span)}"
+    return f" {range_in_words(span, piece).replace(' to ', '-')}" if fragment.joinable else f" {list(span)}"
 
 
 def _totals(shards: Sequence[Shard], pending: set[str]) -> Iterator[str]:

@@ -68,7 +68,9 @@ class Fragment:
         span: Which piece it is: plain values of JSON that only its source understands, `None` for the whole input or where
             `first_row` tells. Part of the shard's id and of the recorded plan.
         joinable: Whether `span` is a half-open range `(begin, end)` of numbered pieces of the input, from 0. Neighbours in a shard,
-            where one ends where the next begins, then become one fragment, which is read at once.
+            where one ends where the next begins, then become one fragment, which is read at once. A text before the range,
+            `("rows", begin, end)`, says what is numbered, if that is not what `Source.piece` says; only ranges of the same are joined.
+        about_rows: An estimate where only reading tells the rows. It is not recorded.
     """
 
     input: Input
@@ -77,6 +79,12 @@ class Fragment:
     first_row: int = 0
     span: tuple[Any, ...] | None = None
     joinable: bool = False
+    about_rows: int | None = field(default=None, compare=False)
+
+    @property
+    def probable_rows(self) -> int | None:
+        """Its rows, or the estimate."""
+        return self.about_rows if self.rows is None else self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +244,18 @@ class Source(Protocol):
         Its `inspect` does not refuse an input for such rows, and its reader yields an `Unreadable` for each.
         """
         return self
+
+    def divide(self, fragment: Fragment, most_bytes: int | None, most_rows: int | None) -> Sequence[Fragment]:  # noqa: ARG002
+        """The fragment in pieces of about so many bytes or rows, whichever is reached first, in order; whole where it cannot be divided.
+
+        Asked for fragments of `inspect` that are larger than a shard is to be, several at once, each in a thread.
+
+        Args:
+            fragment: Of `inspect`.
+            most_bytes: Bytes of a piece; `None` if any number will do.
+            most_rows: Rows of a piece; `None` if any number will do.
+        """
+        return [fragment]
 
     def how_to_split(self, fragment: Fragment) -> str:  # noqa: ARG002
         """What a person can do so that several workers share the work of this fragment."""

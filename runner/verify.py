@@ -147,7 +147,7 @@ def _strangers(ledger: Ledger) -> Iterator[str]:
 def _plan_problems(ledger: Ledger, piece: str) -> Iterator[str]:
     fragments = sorted(
         (fragment for shard in ledger.shards for fragment in shard.fragments),
-        key=lambda each: (each.input.name, each.span[0] if each.span and each.joinable else each.first_row),
+        key=lambda each: (each.input.name, each.first_row, each.span[-2] if each.span and each.joinable else 0),
     )
     for path, group in groupby(fragments, key=lambda fragment: fragment.input.name):
         if problem := _coverage_problem(list(group), piece):
@@ -159,9 +159,12 @@ def _coverage_problem(fragments: Sequence[Fragment], piece: str) -> str | None:
     if len({(each.span, None if each.span else each.first_row) for each in fragments}) < len(fragments):
         return "is planned more than once"
     ranges = [each.span for each in fragments if each.joinable and each.span]
-    if ranges:
-        return _gap(f"{piece}s", ranges) if len(ranges) == len(fragments) else f"is planned whole, and in {piece}s"
-    if any(each.span for each in fragments):
+    if ranges and len(ranges) < len(fragments):
+        return f"is planned whole, and in {piece}s"
+    if len({span[:-2] for span in ranges}) == 1:  # they count the same
+        noun = ranges[0][0] if len(ranges[0]) > 2 else f"{piece}s"
+        return _gap(noun, [span[-2:] for span in ranges])
+    if not ranges and any(each.span for each in fragments):
         return None  # only their source knows what such spans cover
     rows = [(each.first_row, each.first_row + each.rows) for each in fragments if each.rows is not None]
     return _gap("rows", rows) if len(rows) == len(fragments) else None

@@ -420,6 +420,7 @@ def test_the_places_of_bad_rows_are_found_in_one_pass_over_their_file(
         "batch_size": 100,
         "errors": "quarantine",
         "errors.max_bad_rows": 0.9,
+        "shard_bytes": None,
     }
     run({**job, **more}, model=odd_rows_fail)
     bad = quarantined(tmp_path).to_pandas()

@@ -39,6 +39,7 @@ class Top:
     num_actors: Positive | Auto = "auto"
     batch_size: Positive = 65_536
     shard_bytes: ByteSize | Auto | None = "auto"
+    shard_rows: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _assembled(parts: Parts, top: Top | None, run_dir: Path, model: Predictor | 
         return None
     tolerates = source.tolerant() if errors.on_bad_rows == "quarantine" else source
     job = Job(tolerates, loader, mode, sink, predict, resources, errors, ray, top.batch_size, top.shard_bytes)
-    return replace(job, source_made=parts.source_made)
+    return replace(job, source_made=parts.source_made, shard_rows=top.shard_rows)
 
 
 def _data_problems(parts: Parts) -> list[str]:

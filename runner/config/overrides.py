@@ -18,7 +18,19 @@ from runner.words.credentials import HIDDEN
 from runner.words.secrets import shown_override
 
 GROUPS = ("source", "model", "mode", "resources", "errors", "sink", "job")
-KEYS = (*GROUPS, "action", "num_actors", "batch_size", "shard_bytes", "vars", "predict", "ray", "plan", "verify")
+KEYS = (
+    *GROUPS,
+    "action",
+    "num_actors",
+    "batch_size",
+    "shard_bytes",
+    "shard_rows",
+    "vars",
+    "predict",
+    "ray",
+    "plan",
+    "verify",
+)
 CUSTOM = ("source", "model", "mode", "sink")  # groups whose `_target_` may be anybody's
 PLANNED = (
     "xgboost",

@@ -19,6 +19,7 @@ class Job:
     Attributes:
         batch_size: Rows per call of the predictor, counted from each shard's start.
         shard_bytes: Target size of a shard; `auto` goes by the input's size; `None` is one shard per file.
+        shard_rows: Target rows of a shard; `None` for any number.
         source_made: Of a source that is not built in: its code, and the arguments it was made with.
         references: Values that came from environment variables, each with the interpolation that named it.
         config: The resolved config, redacted, for the records.
@@ -37,6 +38,7 @@ class Job:
     ray: RayOptions = field(default_factory=RayOptions)
     batch_size: int = 65_536
     shard_bytes: int | Auto | None = "auto"
+    shard_rows: int | None = None
     source_made: Mapping[str, Any] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)

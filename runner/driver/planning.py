@@ -4,39 +4,92 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.errors import ConfigError
-from runner.types import Fragment, Shard
+from runner.types import Auto, Fragment, Input, Shard
 
 MIB = 1024**2
 LARGEST_SHARD = 128 * MIB  # of shard_bytes=auto
-SMALLEST_AUTO_SHARD = MIB
-WANTED_SHARDS = 64  # for a small input
+WANTED_SHARDS = 64
+SMALL_INPUT = 16 * MIB  # fewer and finer shards
+SMALLEST_SHARD = 256 * 1024
+WANTED_OF_SMALL = 16  # shards: one costs about 2 ms
+LEAST_ROWS = 16  # of a shard of a small input
+
+
+class Target(NamedTuple):
+    """How large a shard is to be: whichever is reached first.
+
+    Attributes:
+        bytes: Stored bytes of the input; `None` keeps each input apart, and divides none.
+        rows: Rows, where they are known or estimated; `None` for any number.
+    """
+
+    bytes: int | None
+    rows: int | None = None
+
+
+def target(fragments: Sequence[Fragment], shard_bytes: int | Auto | None, shard_rows: int | None) -> Target:
+    """Return what `shard_bytes` and `shard_rows` mean for an input.
+
+    Only the input decides: if the cluster did, the same job would write other parts on another cluster.
+    """
+    total = sum(fragment.bytes for fragment in fragments)
+    if shard_bytes != "auto":
+        return Target(shard_bytes, shard_rows)
+    return Target(target_bytes(total), shard_rows or _small_rows(fragments, total))
 
 
 def target_bytes(total: int) -> int:
-    """The shard size that `shard_bytes=auto` means for an input of `total` bytes.
+    """Return the shard size that `shard_bytes=auto` means for an input of `total` bytes: a 64th, at most 128 MiB.
 
-    128 MiB; for a small input less, so that about 64 workers share it, but at least 1 MiB. Only the input decides: if the
-    cluster did, the same job would write other parts on another cluster.
+    A small input, below 16 MiB, gets fewer shards: a 16th is one, but at least 256 KiB.
     """
-    return min(LARGEST_SHARD, max(SMALLEST_AUTO_SHARD, total // WANTED_SHARDS))
+    if total < SMALL_INPUT:
+        return max(SMALLEST_SHARD, min(MIB, -(-total // WANTED_OF_SMALL)))
+    return min(LARGEST_SHARD, max(MIB, total // WANTED_SHARDS))
+
+
+def _small_rows(fragments: Sequence[Fragment], total: int) -> int | None:
+    """Return the rows of a shard of a small input; `None` for an input that is large, or of unknown rows.
+
+    A few rows may keep a model busy for long, so even 500 KB of texts are shared by many workers. Of an input of some MiB there are fewer
+    shards: every piece of a row group costs reading and decoding the row group up to there, 16 MiB of it at most in all.
+    """
+    rows = [fragment.probable_rows for fragment in fragments]
+    known = sum(count for count in rows if count is not None)
+    if total > SMALL_INPUT or None in rows:
+        return None
+    shards = min(WANTED_OF_SMALL, known // LEAST_ROWS, SMALL_INPUT // max(1, total))
+    return -(-known // shards) if shards > 1 else None
+
+
+def too_large(fragment: Fragment, wanted: Target) -> bool:
+    """Return whether a fragment is to be divided, if its source can do that."""
+    rows = fragment.probable_rows
+    by_rows = wanted.rows is not None and rows is not None and rows > wanted.rows
+    return by_rows or (wanted.bytes is not None and fragment.bytes > wanted.bytes)
 
 
 def make_shards(
-    fragments: Sequence[Fragment], shard_bytes: int | None, first_sequence: int = 0, fingerprint: str = ""
+    fragments: Sequence[Fragment],
+    shard_bytes: int | None,
+    first_sequence: int = 0,
+    fingerprint: str = "",
+    shard_rows: int | None = None,
 ) -> list[Shard]:
-    """Group fragments, in input order, into shards of about `shard_bytes`.
+    """Group fragments, in input order, into shards of about `shard_bytes` or `shard_rows`, whichever is reached first.
 
     Args:
         fragments: All that is to be predicted. The fragments of one input stand together, in order.
         shard_bytes: Target size: a shard is closed before it would become larger. `None`: one shard per input.
         first_sequence: Number of the first shard.
         fingerprint: The job's; it is part of the ids, so that parts of different jobs never have the same name.
+        shard_rows: Target rows, likewise. `None`: any number.
 
     Raises:
         ConfigError: Nothing tells two fragments apart, or a span is not what it must be.
@@ -44,26 +97,29 @@ def make_shards(
     for fragment in fragments:
         _refuse_wrong_span(fragment)
     refuse_twice(fragments)
-    groups = _per_input(fragments) if shard_bytes is None else _towards(fragments, shard_bytes)
+    groups = _towards(fragments, Target(shard_bytes, shard_rows))
     return [_shard(first_sequence + i, group, fingerprint) for i, group in enumerate(groups)]
 
 
-def _per_input(fragments: Sequence[Fragment]) -> Iterator[list[Fragment]]:
-    for _, group in groupby(fragments, key=lambda fragment: fragment.input.name):
-        yield list(group)
-
-
-def _towards(fragments: Sequence[Fragment], shard_bytes: int) -> Iterator[list[Fragment]]:
+def _towards(fragments: Sequence[Fragment], wanted: Target) -> Iterator[list[Fragment]]:
+    most_bytes, most_rows = (limit or math.inf for limit in wanted)
     shard: list[Fragment] = []
-    size = 0
+    size = count = 0
     for fragment in fragments:
-        if shard and (fragment.input.folder != shard[0].input.folder or size + fragment.bytes > shard_bytes):
+        rows = fragment.probable_rows or 0
+        full = size + fragment.bytes > most_bytes or count + rows > most_rows
+        if shard and (full or _apart(shard[0].input, fragment.input, wanted)):
             yield shard
-            shard, size = [], 0
+            shard, size, count = [], 0, 0
         shard.append(fragment)
-        size += fragment.bytes
+        size, count = size + fragment.bytes, count + rows
     if shard:
         yield shard
+
+
+def _apart(one: Input, other: Input, wanted: Target) -> bool:
+    """Return whether two inputs must not be in one shard."""
+    return one.name != other.name if wanted.bytes is None else one.folder != other.folder
 
 
 def _shard(sequence: int, fragments: list[Fragment], fingerprint: str) -> Shard:
@@ -86,7 +142,7 @@ def _joined(fragments: list[Fragment]) -> Iterator[Fragment]:
 def _goes_on(first: Fragment, second: Fragment) -> bool:
     """Whether the second fragment begins where the first one ends."""
     both = first.joinable and second.joinable and first.input.name == second.input.name
-    return both and _range(first)[1] == _range(second)[0]
+    return both and (*_range(first)[:-2], _range(first)[-1]) == _range(second)[:-1]
 
 
 def _range(fragment: Fragment) -> tuple[Any, ...]:
@@ -96,7 +152,7 @@ def _range(fragment: Fragment) -> tuple[Any, ...]:
 
 def _join(first: Fragment, second: Fragment) -> Fragment:
     rows = None if first.rows is None or second.rows is None else first.rows + second.rows
-    span = _range(first)[0], _range(second)[1]
+    span = *_range(first)[:-1], _range(second)[-1]
     return replace(first, bytes=first.bytes + second.bytes, rows=rows, span=span)
 
 
@@ -124,7 +180,7 @@ def _refuse_wrong_span(fragment: Fragment) -> None:
     """
     span = fragment.span
     if fragment.joinable and not _is_range(span):
-        expected = "(begin, end), two whole numbers, as the fragment is joinable"
+        expected = "(begin, end), two whole numbers, perhaps behind a text, as the fragment is joinable"
     elif span is None or _is_range(span) or _is_plain(span):
         return
     else:
@@ -133,7 +189,9 @@ def _refuse_wrong_span(fragment: Fragment) -> None:
 
 
 def _is_range(span: Any) -> bool:
-    return isinstance(span, tuple) and len(span) == 2 and all(type(end) is int for end in span)
+    ends = span[-2:] if isinstance(span, tuple) else ()
+    named = len(ends) == 2 and all(type(each) is str for each in span[:-2])
+    return named and all(type(end) is int for end in ends)
 
 
 def _is_plain(span: Any) -> bool:
@@ -184,4 +242,4 @@ def keeps_workers_idle(shards: Sequence[Shard], shard_bytes: int, workers: int) 
 def _is_one(shard: Shard) -> bool:
     """Whether its fragment is one piece that its source cannot split, not several joined pieces."""
     first = shard.fragments[0]
-    return not first.joinable or _range(first)[1] - _range(first)[0] <= 1
+    return not first.joinable or _range(first)[-1] - _range(first)[-2] <= 1

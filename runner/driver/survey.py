@@ -14,7 +14,8 @@ from runner.ledger.ledger import Ledger
 from runner.ledger.recipe import Recorded
 from runner.sources.schemas import refuse_missing
 from runner.storage.locations import inside, is_skipped
-from runner.types import Fragment, Input, Predict, Shard
+from runner.storage.parallel import map_in_threads
+from runner.types import Fragment, Input, Predict, Shard, Source
 from runner.words.plain import counted, named, size
 from runner.words.secrets import shown
 
@@ -140,18 +141,28 @@ def _own_note(ours: Sequence[str]) -> list[str]:
 
 def plan_new(job: Job, ledger: Ledger, fragments: Sequence[Fragment]) -> list[Shard]:
     """The shards of a further plan."""
-    wanted = _wanted_bytes(job, sum(fragment.bytes for fragment in fragments))
+    wanted = planning.target(fragments, job.shard_bytes, job.shard_rows)
     fingerprint = compare.fingerprint(job.fields) + (job.sink.edition() or "")
-    return planning.make_shards(fragments, wanted, ledger.next_sequence(), fingerprint)
+    return planning.make_shards(
+        _divided(job.source, fragments, wanted), wanted.bytes, ledger.next_sequence(), fingerprint, wanted.rows
+    )
 
 
-def _wanted_bytes(job: Job, total: int) -> int | None:
-    return planning.target_bytes(total) if job.shard_bytes == "auto" else job.shard_bytes
+def _divided(source: Source, fragments: Sequence[Fragment], wanted: planning.Target) -> list[Fragment]:
+    """The fragments, of which those that are larger than a shard is to be are divided by their source, several at a time."""
+    large = [fragment for fragment in fragments if planning.too_large(fragment, wanted)]
+    pieces = iter(map_in_threads(lambda fragment: source.divide(fragment, *wanted), large))
+    return [
+        piece
+        for fragment in fragments
+        for piece in (next(pieces) if planning.too_large(fragment, wanted) else (fragment,))
+    ]
 
 
 def notes_on_size(job: Job, survey: Survey, workers: int) -> list[str]:
     """Notes on new shards that keep one worker busy for long while the others wait, with what people can do."""
-    wanted = _wanted_bytes(job, sum(shard.bytes for shard in survey.new))
+    fragments = [fragment for shard in survey.new for fragment in shard.fragments]
+    wanted = planning.target(fragments, job.shard_bytes, job.shard_rows).bytes
     big = [] if wanted is None else planning.keeps_workers_idle(survey.new, wanted, workers)
     return [
         f"{shard.fragments[0].input.name} is one shard ({size(shard.bytes)}), which one of {workers:,} workers predicts alone: "
@@ -263,13 +274,15 @@ def agreed_schema(recorded: Recorded | None, found: pa.Schema | None) -> pa.Sche
     if was is None or found is None:
         return found if was is None else was
     kinds = {column.name: column.type for column in found}
+    differing = [column for column in was if column.name not in kinds or not _fits(kinds[column.name], column.type)]
     wrong = [
         f"{column.name!r} is {column.type} in the recorded plan, {kinds.get(column.name, 'missing')} in the new files"
-        for column in was
-        if column.name not in kinds or not _fits(kinds[column.name], column.type)
+        for column in differing
     ]
     if wrong:
-        raise ConfigError(f"source.path: the new files do not have the recorded schema: {'; '.join(wrong)}")
+        there = ", ".join(f"{column.name}: {column.type}" for column in differing if column.name in kinds)
+        cast = f" (source.column_types={{{there}}} casts them, with sink.accept=[source.column_types])" if there else ""
+        raise ConfigError(f"source.path: the new files do not have the recorded schema: {'; '.join(wrong)}{cast}")
     return was
 
 

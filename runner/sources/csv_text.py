@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.arrow.isolate import Guilty
-from runner.sources import lines, text
+from runner.sources import cutting, lines, text
 from runner.sources.formats import FileContents, Items, Numbered, numbered
-from runner.sources.opening import open_text
-from runner.sources.unclosed_quotes import WithSentinel
+from runner.sources.opening import open_part, open_text
+from runner.sources.unclosed_quotes import UNCLOSED, WithSentinel
 from runner.types import Fragment, Input
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Csv:
 
     def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Infer the types from the first block; where `tolerant`, rows of it that cannot be parsed are left out."""
-        return text.inspect_text(file, options, self._inspect, self._parsable_text)
+        return text.inspect_text(file, options, self._inspect, self._parsable_text, header=1)
 
     def _inspect(self, file: Input, opening: text.Opening) -> FileContents:
         import pyarrow as pa
@@ -54,6 +54,13 @@ class Csv:
         ):  # perhaps its cells are quoted empty strings, so the column is text
             schema = self._inferred(opening, quoted_null=False, declared=_types_with_values(schema))
         return FileContents([Fragment(file, file.size)], schema, self._not_utf8(schema))
+
+    def divide(
+        self, fragment: Fragment, options: Mapping[str, Any], most_bytes: int | None, most_rows: int | None
+    ) -> list[Fragment]:
+        """Return the file in ranges of bytes, each of whole rows."""
+        header = partial(self._header_end, fragment.input, options)
+        return cutting.split_text(fragment, options, most_bytes, most_rows, cutting.csv_start(self.delimiter), header)
 
     def _parsable_text(self, opening: text.Opening, failure: Exception) -> bytes:
         """Return the header and those rows of the first block that have as many cells, with values of the declared types."""
@@ -101,24 +108,44 @@ class Csv:
         keep: pa.Expression | None,  # noqa: ARG002
     ) -> Items:
         """Stream the file with the types of the schema."""
-        opening: text.Opening = partial(open_text, fragment.input.name, options)
-        quoted_null = not self._quoted_empty_is_text(opening, schema)
-        one_column = len(schema) < 2 and self._count_columns(fragment.input, options) == 1
-        fast = self._stream(opening, schema, quoted_null, one_column)
-        reread = partial(self._parse_around_bad_rows, opening, schema, quoted_null, one_column)
-        yield from lines.reread_where_failed(fast, reread, tolerant=self.tolerant)
+        file = fragment.input
+        quoted_null = not self._file_has_quoted_empty_text(file, options, schema)
+        one_column = len(schema) < 2 and self._count_columns(file, options) == 1
+        fast = self._stream(self._opening(fragment, options), schema, quoted_null, one_column)
+        reread = partial(self._parse_around_bad_rows, fragment, options, schema, quoted_null, one_column)
+        try:
+            yield from lines.reread_where_failed(fast, reread, tolerant=self.tolerant)
+        except ValueError as error:
+            if remedy := _remedy(error, fragment):
+                raise ValueError(f"{error}; {remedy}") from error
+            raise
+
+    def _opening(self, fragment: Fragment, options: Mapping[str, Any]) -> text.Opening:
+        """Return what opens a fragment. One that does not begin with the header gets it."""
+        begin, end = cutting.range_of(fragment)
+        if (begin, end) == (0, fragment.input.size):
+            return partial(open_text, fragment.input.name, options)
+        header = self._header(fragment.input, options) if begin else b""
+        return partial(open_part, fragment.input, options, begin, end, header)
 
     def _parse_around_bad_rows(
-        self, opening: text.Opening, schema: pa.Schema, quoted_null: bool, one_column: bool
+        self, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema, quoted_null: bool, one_column: bool
     ) -> Items:
-        with opening() as stream:
-            header, rows = lines.split_header(self._rows(stream, one_column))
+        begin, _ = cutting.range_of(fragment)
+        line = 1 + text.count_line_breaks(fragment.input, options, begin)
+        line -= lines.count_line_breaks(self._header(fragment.input, options)) if begin else 0  # which is put before it
+        with self._opening(fragment, options)() as stream:
+            header, rows = lines.split_header(self._rows(stream, one_column, line))
             parse = self._parsing(header, text.types_of(schema), schema.names, quoted_null, one_column)
             yield from lines.parse_around_bad_rows(rows, parse, self._names(header))
 
-    def _rows(self, stream: Any, one_column: bool) -> Iterator[list[lines.Row]]:
-        rows = lines.blocks(stream, lines.csv_row(self.delimiter))
+    def _rows(self, stream: Any, one_column: bool, line: int = 1) -> Iterator[list[lines.Row]]:
+        rows = lines.blocks(stream, lines.csv_row(self.delimiter), line=line)
         return rows if one_column else lines.without_blank_lines(rows)
+
+    def rows_before(self, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema) -> int:
+        """Return how many rows of the file come before a fragment."""
+        return text.count_rows_before(replace(self, tolerant=True), fragment, options, schema)
 
     def row_texts(self, file: Input, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
         """Return the rows of these numbers as they stand in the file."""
@@ -147,7 +174,7 @@ class Csv:
                 rows = first + table.num_rows
                 yield first, table
         if reader is not None and not sentinel.reached:
-            raise ValueError(f"row {rows - 1}: a quote is opened that nothing closes; it took in the rest of the file")
+            raise ValueError(f"row {rows - 1}: {UNCLOSED}; it took in the rest of the file")
 
     def _quoted_empty_is_text(self, opening: text.Opening, schema: pa.Schema) -> bool:
         """Return whether the first block still has the schema's types if quoted empty cells are read as empty strings."""
@@ -175,11 +202,37 @@ class Csv:
         header, rows = lines.split_header(lines.without_blank_lines(iter([first])))
         return header, next(rows)
 
+    def _file_has_quoted_empty_text(self, file: Input, options: Mapping[str, Any], schema: pa.Schema) -> bool:
+        """Return what `_quoted_empty_is_text` does of the file's first block. A process asks once, not for each range of the file."""
+        find = partial(self._quoted_empty_is_text, partial(open_text, file.name, options), schema)
+        return bool(text.remembered(("quoted", file, self.delimiter, schema.to_string()), find))
+
     def _count_columns(self, file: Input, options: Mapping[str, Any]) -> int:
         """Return how many columns the header has."""
-        with open_text(file.name, options, HEADER_BYTES) as stream:
-            head = bytes(stream.read(HEADER_BYTES)).decode("utf-8-sig", errors="replace")
+        head = self._head(file, options).decode("utf-8-sig", errors="replace")
         return len(next(csv.reader(io.StringIO(head, newline=""), delimiter=self.delimiter), []))
+
+    def _head(self, file: Input, options: Mapping[str, Any]) -> bytes:
+        """Return the beginning of a file. A process reads it once, not for each range of the file."""
+
+        def read() -> bytes:
+            with open_text(file.name, options, HEADER_BYTES) as stream:
+                return bytes(stream.read(HEADER_BYTES))
+
+        return bytes(text.remembered(("head", file), read))
+
+    def _header(self, file: Input, options: Mapping[str, Any]) -> bytes:
+        return self._head(file, options)[: self._header_end(file, options)].removeprefix(lines.BOM).lstrip(b"\r\n")
+
+    def _header_end(self, file: Input, options: Mapping[str, Any]) -> int:
+        """Return the place behind the first row that is not blank, which names the columns; 0 if it does not end within `HEADER_BYTES`."""
+        head, row = self._head(file, options), lines.csv_row(self.delimiter)
+        end = len(lines.BOM) if head.startswith(lines.BOM) else 0
+        while found := row.match(head, end):
+            end = found.end()
+            if found[0].strip(b"\r\n"):
+                return end
+        return 0
 
     def _open(
         self, stream: Any, types: Mapping[str, Any], columns: list[str] | None, quoted_null: bool, one_column: bool
@@ -229,6 +282,14 @@ class Csv:
                 quoted_strings_can_be_null=quoted_null,
             ),
         }
+
+
+def _remedy(error: ValueError, fragment: Fragment) -> str:
+    """Return what to do if an error says that a range of a file ends within quotes: perhaps its end was not the end of a row."""
+    _, end = cutting.range_of(fragment)
+    if UNCLOSED in str(error) and end < fragment.input.size:
+        return "if these quotes are closed behind the range, start over with shard_bytes=null: a file stays whole"
+    return ""
 
 
 def _schema_of(reader: Any) -> pa.Schema:

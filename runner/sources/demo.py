@@ -80,3 +80,7 @@ class Taxi(Source):
     def reader(self, schema: pa.Schema) -> FilesReader:
         """As in every source of files."""
         return self._files.reader(schema)
+
+    def divide(self, fragment: Fragment, most_bytes: int | None, most_rows: int | None) -> list[Fragment]:
+        """As in every source of files."""
+        return self._files.divide(fragment, most_bytes, most_rows)

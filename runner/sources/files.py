@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from runner.errors import ConfigError, Incomplete
 from runner.sources import partitions
+from runner.sources.casting import Cast
 from runner.sources.csv_text import Csv
 from runner.sources.filters import filter_columns, filter_expression
-from runner.sources.formats import Arrow, FileContents, Format, FormatName, Orc
+from runner.sources.formats import Arrow, FileContents, Format, FormatName, Orc, divide
 from runner.sources.json_lines import Jsonl
 from runner.sources.listing import is_parent_missing, list_entries, nearest_existing, without_duplicates
-from runner.sources.opening import open_stored
+from runner.sources.opening import codec_of, open_stored
 from runner.sources.parquet import Parquet
 from runner.sources.pictures import Colours, Images
 from runner.sources.reader import FilesReader, skip_hint
@@ -33,6 +34,7 @@ from runner.words.plain import first_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TYPED = frozenset({"parquet", "arrow", "orc"})  # a file says the type of each column
 TEXT = frozenset({"csv", "jsonl"})  # an empty file is one without rows
 OF_ANY_SIZE = frozenset({"text", "binary", "images"})  # what an empty file is, the format says
 NOT_VALUES = frozenset({"path", "format", "storage_options", "allow_empty"})  # see `Files.settings`
@@ -46,14 +48,16 @@ class Files(Source):
 
     Attributes:
         path: A URI, a glob, a folder, or a list of them.
-        format: How they are read. Parquet files are split at row groups; all others are one fragment each.
+        format: How they are read. Parquet files are divided at row groups, and within these by `shard_rows`; CSV, JSON lines and
+            text between any two rows; Arrow and ORC files at record batches and stripes.
         columns: Only these columns are offered; `None` for all.
         filters: pyarrow's list of tuples (`[["age", ">", 3]]`), or a list of such lists, of which one must hold.
         partitioning: `hive` turns `key=value` folders below the root into columns; `None` ignores them.
         storage_options: fsspec's options.
         allow_empty: Whether no file at all is a success.
         delimiter: Of CSV.
-        column_types: Of CSV and JSON lines, column to Arrow type name, where the first block of a file misleads.
+        column_types: Column to Arrow type name: where files differ, or where the first block of CSV or JSON lines misleads. Values are cast
+            without loss.
         encoding: Of lines of text.
         mode: What each pixel of a picture becomes, by Pillow's names.
         size: Height and width that each picture is resized to; `None` leaves it as it is.
@@ -170,7 +174,7 @@ class Files(Source):
             fragments += contents.fragments
             if contents.schema is not None:
                 shared.add(file.name, contents.schema, contents.unusable)
-        if self.format == "csv":  # in JSON, a key that the first block lacks may still come
+        if self.format != "jsonl":  # in JSON, a key that the first block lacks may still come
             shared.expect(dict.fromkeys(self.column_types, "source.column_types"))
         schema = shared.result()
         if schema is not None:
@@ -193,11 +197,33 @@ class Files(Source):
             raise ConfigError(hidden)
         return offered if needed is None else asked
 
+    def divide(self, fragment: Fragment, most_bytes: int | None, most_rows: int | None) -> list[Fragment]:
+        """Return a fragment in pieces of about so many bytes or rows.
+
+        Raises:
+            Incomplete: A file cannot be reached for now.
+        """
+        try:
+            format_ = self._format
+            return retrying(
+                lambda: divide(format_, fragment, self.storage_options, most_bytes, most_rows), within=LOOKING_SECONDS
+            )
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            raise Incomplete(f"source.path: {fragment.input.name} cannot be read: {first_line(error)}") from error
+
     def how_to_split(self, fragment: Fragment) -> str:
         """Return what a person can do so that several workers share the work of this fragment."""
-        if fragment.joinable:
-            return "a row group is not split; to use more workers, write it with smaller ones"
-        return f"{self.format} files are not split; to use more workers, write it as Parquet or as several files"
+        if self.format == "parquet":
+            return "bytes do not divide a row group, rows do: shard_rows=N divides it into shards of N rows"
+        if codec_of(fragment.input.name) and self.format in TEXT:
+            return "a compressed file is not divided; to use more workers, write it as several files, or uncompressed"
+        if self.format in TEXT:
+            return "no place was found to divide it at; to use more workers, write it as several files"
+        return (
+            f"{self.format} files are not divided further; to use more workers, write it as Parquet or as several files"
+        )
 
     def _inspect_file(self, file: Input) -> FileContents | str:
         if file.size == 0 and self.format in TEXT:
@@ -248,7 +274,8 @@ class Files(Source):
             "binary": Binary,
             "images": lambda: Images(self.mode, self.size, self._tolerant),
         }
-        return kinds[self.format]()
+        found = kinds[self.format]()
+        return Cast(found, self.column_types, self._tolerant) if self.column_types and self.format in TYPED else found
 
 
 def given(source: Any, less: Collection[str] = ()) -> dict[str, Any]:

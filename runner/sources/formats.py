@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -47,7 +47,8 @@ class Format(Protocol):
     """How one file format is read.
 
     A format may have an attribute `left_out`, names of columns that need not go to quarantine with a bad row, and an attribute `busy`:
-    see `runner.types.Reader`.
+    see `runner.types.Reader`. A format whose files can be divided further than `inspect` does has a method
+    `divide(fragment, options, most_bytes, most_rows)`.
     """
 
     def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
@@ -56,7 +57,59 @@ class Format(Protocol):
     def read(
         self, fragment: Fragment, schema: pa.Schema, options: Mapping[str, Any], keep: pa.Expression | None
     ) -> Items:
-        """Yield tables with at least the columns of `schema`. A format may use the filter `keep` to skip data; it need not."""
+        """Yield tables with at least the columns of `schema`. A format may use the filter `keep` to skip data; it need not.
+
+        Rows are numbered within the file. A format that cannot number them so without reading what comes before the fragment numbers them
+        within the fragment, and has a method `rows_before(fragment, options, schema)`.
+        """
+
+
+def divide(
+    format_: Format,
+    fragment: Fragment,
+    options: Mapping[str, Any],
+    most_bytes: int | None,
+    most_rows: int | None,
+) -> list[Fragment]:
+    """Return a fragment in pieces of about so many bytes or rows; whole where its format cannot divide it."""
+    found = getattr(format_, "divide", None)
+    return [fragment] if found is None else list(found(fragment, options, most_bytes, most_rows))
+
+
+def pieces_of_batches(
+    fragment: Fragment, what: str, count: int, most_bytes: int | None, most_rows: int | None
+) -> list[Fragment]:
+    """Return a whole file in pieces of its batches (or stripes, which `what` says); their rows are estimated as if all were of one size."""
+    size, rows = fragment.bytes, fragment.probable_rows or 0
+    wanted = max(-(-size // most_bytes) if most_bytes else 1, -(-rows // most_rows) if most_rows else 1)
+    step = max(1, count // wanted)
+    if wanted < 2 or step >= count or fragment.span is not None:
+        return [fragment]
+    ranges = [(begin, min(begin + step, count)) for begin in range(0, count, step)]
+    return [
+        Fragment(
+            fragment.input,
+            size * (end - begin) // count,
+            span=(what, begin, end),
+            joinable=True,
+            about_rows=rows * (end - begin) // count,
+        )
+        for begin, end in ranges
+    ]
+
+
+def _numbers(fragment: Fragment, count: int) -> range:
+    """Return the numbers of the batches that a fragment has, of a file of so many."""
+    return range(count) if fragment.span is None else range(*fragment.span[1:])
+
+
+def _rows_before(format_: Format, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema) -> int:
+    import pyarrow as pa
+
+    assert fragment.span is not None
+    what, begin, _ = fragment.span
+    before = format_.read(replace(fragment, span=(what, 0, begin)), pa.schema(list(schema)[:1]), options, None)
+    return sum(table.num_rows for _, table in before) if begin else 0
 
 
 def numbered(batches: Iterator[pa.RecordBatch]) -> Numbered:
@@ -95,12 +148,24 @@ def _with_column_name(message: str, batch: pa.RecordBatch) -> str:
 
 @dataclass(frozen=True)
 class Arrow:
-    """Reads Arrow IPC, both the file and the stream format (Feather version 2 is the file format). A file is one fragment."""
+    """Reads Arrow IPC, both the file and the stream format (Feather version 2 is the file format). The file format can be divided."""
 
     def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Read the schema."""
         with open_stored(file.name, options) as handle:
             return FileContents([Fragment(file, file.size)], _ipc_reader(handle).schema)
+
+    def divide(
+        self, fragment: Fragment, options: Mapping[str, Any], most_bytes: int | None, most_rows: int | None
+    ) -> list[Fragment]:
+        """Return the file in pieces of record batches. Their rows are not known, so only bytes divide it."""
+        with open_stored(fragment.input.name, options) as handle:
+            count = getattr(_ipc_reader(handle), "num_record_batches", 1)  # a stream does not tell
+        return pieces_of_batches(fragment, "record batches", count, most_bytes, most_rows)
+
+    def rows_before(self, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema) -> int:
+        """Return how many rows of the file come before a fragment."""
+        return _rows_before(self, fragment, options, schema)
 
     def read(
         self,
@@ -113,7 +178,7 @@ class Arrow:
         with open_stored(fragment.input.name, options) as handle:
             stored = _ipc_reader(handle).schema.names
             fields = [i for i, name in enumerate(stored) if name in schema.names] or [0][: len(stored)]
-            yield from numbered(validated(_ipc_batches(_ipc_reader(handle, fields))))
+            yield from numbered(validated(_ipc_batches(_ipc_reader(handle, fields), fragment)))
 
 
 def _ipc_reader(handle: Any, fields: list[int] | None = None) -> Any:
@@ -125,17 +190,17 @@ def _ipc_reader(handle: Any, fields: list[int] | None = None) -> Any:
     return (ipc.open_file if is_file else ipc.open_stream)(handle, options=ipc.IpcReadOptions(included_fields=fields))
 
 
-def _ipc_batches(reader: Any) -> Iterator[pa.RecordBatch]:
+def _ipc_batches(reader: Any, fragment: Fragment) -> Iterator[pa.RecordBatch]:
     from pyarrow import ipc
 
     if isinstance(reader, ipc.RecordBatchFileReader):
-        return (reader.get_batch(i) for i in range(reader.num_record_batches))
+        return (reader.get_batch(i) for i in _numbers(fragment, reader.num_record_batches))
     return iter(reader)
 
 
 @dataclass(frozen=True)
 class Orc:
-    """Reads ORC stripe by stripe. A file is one fragment, because the footer does not tell the number of rows of each stripe."""
+    """Reads ORC stripe by stripe. A file is one fragment until it is divided: the footer does not tell the rows of each stripe."""
 
     def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Read the footer."""
@@ -144,6 +209,20 @@ class Orc:
         with open_stored(file.name, options) as handle:
             footer = orc.ORCFile(handle)
             return FileContents([Fragment(file, file.size, footer.nrows)], footer.schema)
+
+    def divide(
+        self, fragment: Fragment, options: Mapping[str, Any], most_bytes: int | None, most_rows: int | None
+    ) -> list[Fragment]:
+        """Return the file in pieces of stripes."""
+        from pyarrow import orc
+
+        with open_stored(fragment.input.name, options) as handle:
+            count = orc.ORCFile(handle).nstripes
+        return pieces_of_batches(fragment, "stripes", count, most_bytes, most_rows)
+
+    def rows_before(self, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema) -> int:
+        """Return how many rows of the file come before a fragment."""
+        return _rows_before(self, fragment, options, schema)
 
     def read(
         self,
@@ -158,4 +237,5 @@ class Orc:
         with open_stored(fragment.input.name, options) as handle:
             file = orc.ORCFile(handle)
             columns = schema.names or file.schema.names[:1]  # without a column, a stripe has no rows
-            yield from numbered(validated(file.read_stripe(i, columns=columns) for i in range(file.nstripes)))
+            stripes = _numbers(fragment, file.nstripes)
+            yield from numbered(validated(file.read_stripe(i, columns=columns) for i in stripes))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runner.errors import ConfigError, Incomplete
 from runner.sources.filters import decidable, filter_columns, filter_expression
 from runner.sources.iceberg_files import IcebergReader, Pinned, Storage, packed
-from runner.sources.parquet import row_groups
+from runner.sources.parquet import pieces_of_rows, row_groups
 from runner.sources.schemas import first_problems, refuse_missing
 from runner.storage import iceberg
 from runner.storage.iceberg import arrow_schema
@@ -238,9 +238,13 @@ class Iceberg(Source):
         names = offered if needed is None else dict.fromkeys([*filtered, *needed])
         return pa.schema([whole.field(name) for name in names])
 
+    def divide(self, fragment: Fragment, most_bytes: int | None, most_rows: int | None) -> Sequence[Fragment]:  # noqa: ARG002
+        """Return a row group in pieces of so many rows; whole where rows of it were deleted."""
+        return list(pieces_of_rows(fragment, most_rows))
+
     def how_to_split(self, fragment: Fragment) -> str:  # noqa: ARG002
         """Return what a person can do so that several workers share the work of this fragment."""
-        return "a row group is not split; to use more workers, rewrite the table's files with smaller ones"
+        return "bytes do not divide a row group, rows do: shard_rows=N divides it into shards of N rows"
 
     def reader(self, schema: pa.Schema) -> IcebergReader:
         """Return what workers read with. It does not ask the catalog."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from runner.sources import lines, text
+from runner.sources import cutting, lines, text
 from runner.sources.formats import FileContents, Items, Numbered, numbered, validated
-from runner.sources.opening import open_text
+from runner.sources.opening import open_part, open_text
 from runner.types import Fragment, Input
 
 if TYPE_CHECKING:
@@ -56,6 +56,14 @@ def _depth(line: bytes) -> int:
     return max(accumulate((c in b"[{") - (c in b"]}") for c in bare), default=0)
 
 
+def _opening(fragment: Fragment, options: Mapping[str, Any]) -> text.Opening:
+    """Return what opens a fragment. A blank line comes before one from within a file: its first bytes are no byte order mark."""
+    begin, end = cutting.range_of(fragment)
+    if (begin, end) == (0, fragment.input.size):
+        return partial(open_text, fragment.input.name, options)
+    return partial(open_part, fragment.input, options, begin, end, b"\n" if begin else b"")
+
+
 @dataclass(frozen=True)
 class Jsonl:
     """Reads files with one JSON object per line. Blank lines are skipped, and a key that a line lacks is null.
@@ -92,18 +100,30 @@ class Jsonl:
         keep: pa.Expression | None,  # noqa: ARG002
     ) -> Items:
         """Stream the file with the types of the schema."""
-        opening: text.Opening = partial(open_text, fragment.input.name, options)
-        reread = partial(self._parse_around_bad_rows, opening, schema)
-        yield from lines.reread_where_failed(self._stream(opening, schema), reread, tolerant=self.tolerant)
+        reread = partial(self._parse_around_bad_rows, fragment, options, schema)
+        fast = self._stream(_opening(fragment, options), schema)
+        yield from lines.reread_where_failed(fast, reread, tolerant=self.tolerant)
+
+    def divide(
+        self, fragment: Fragment, options: Mapping[str, Any], most_bytes: int | None, most_rows: int | None
+    ) -> list[Fragment]:
+        """Return the file in ranges of bytes, each of whole lines."""
+        return cutting.split_text(fragment, options, most_bytes, most_rows, cutting.line_start)
+
+    def rows_before(self, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema) -> int:
+        """Return how many rows of the file come before a fragment."""
+        return text.count_rows_before(replace(self, tolerant=True), fragment, options, schema)
 
     def _stream(self, opening: text.Opening, schema: pa.Schema) -> Numbered:
         with opening() as stream:
             reader = self._open(stream, schema, "ignore")
             yield from numbered(validated(text.stream_batches(reader or [])))
 
-    def _parse_around_bad_rows(self, opening: text.Opening, schema: pa.Schema) -> Items:
-        with opening() as stream:
-            yield from lines.parse_around_bad_rows(self._rows(stream), self._parsing(schema))
+    def _parse_around_bad_rows(self, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema) -> Items:
+        begin, _ = cutting.range_of(fragment)
+        line = 1 + text.count_line_breaks(fragment.input, options, begin)
+        with _opening(fragment, options)() as stream:
+            yield from lines.parse_around_bad_rows(self._rows(stream, line - (begin > 0)), self._parsing(schema))
 
     def _parsable_text(self, opening: text.Opening, failure: Exception) -> bytes:
         """Return those rows of the first block that are JSON objects with values of the declared types."""
@@ -116,8 +136,9 @@ class Jsonl:
             remedy = "; expected one JSON object per line"
             return lines.parsable_rows(first, parse, failure, (), remedy, tolerant=self.tolerant)
 
-    def _rows(self, stream: Any) -> Iterator[list[lines.Row]]:
-        return ([row for row in block if row.text.strip()] for block in lines.blocks(stream, lines.JSON_ROW))
+    def _rows(self, stream: Any, line: int = 1) -> Iterator[list[lines.Row]]:
+        blocks = lines.blocks(stream, lines.JSON_ROW, line=line)
+        return ([row for row in block if row.text.strip()] for block in blocks)
 
     def row_texts(self, file: Input, options: Mapping[str, Any], numbers: Sequence[int]) -> Mapping[int, str]:
         """Return the rows of these numbers as they stand in the file."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.arrow.isolate import Failed, Good, Guilty, Tried, isolate
 from runner.sources.formats import Items, Numbered
+from runner.sources.unclosed_quotes import UNCLOSED
 from runner.types import Unreadable
 
 if TYPE_CHECKING:
@@ -57,18 +58,19 @@ def csv_row(delimiter: str) -> re.Pattern[bytes]:
     return re.compile(rb"%s(?:%s%s)*+(?:\r\n?|\n)" % (cell, mark, cell))
 
 
-def blocks(stream: Any, row: re.Pattern[bytes], piece: int | None = None) -> Iterator[list[Row]]:
+def blocks(stream: Any, row: re.Pattern[bytes], piece: int | None = None, line: int = 1) -> Iterator[list[Row]]:
     """Yield the rows of a file in blocks.
 
     Args:
-        stream: The file, from its beginning.
+        stream: The file, from its beginning, or from the beginning of a line.
         row: Matches one row with its line break.
         piece: Bytes that are read at a time; `None` for 1 MiB.
+        line: Number of the first line.
 
     Raises:
         ValueError: A row does not end within 4 MiB, or not before the file does.
     """
-    rest, line, ended = b"", 1, False
+    rest, ended = b"", False
     while not ended:
         data = bytes(stream.read(piece or PIECE_BYTES))
         ended = not data
@@ -78,7 +80,7 @@ def blocks(stream: Any, row: re.Pattern[bytes], piece: int | None = None) -> Ite
         found, at = [], 0
         while (match := row.match(text, at)) and (ended or match.end() < len(text) or text[-1:] == b"\n"):
             found.append(Row(line, match[0]))
-            line, at = line + _count_line_breaks(match[0]), match.end()
+            line, at = line + count_line_breaks(match[0]), match.end()
         if found:
             yield found
         rest = text[at:]
@@ -87,7 +89,7 @@ def blocks(stream: Any, row: re.Pattern[bytes], piece: int | None = None) -> Ite
                 f"line {line}: a row of more than {LONGEST_ROW_BYTES >> 20} MiB, or a quote that nothing closes"
             )
     if rest:
-        raise ValueError(f"line {line}: a quote is opened that nothing closes; it took in the rest of the file")
+        raise ValueError(f"line {line}: {UNCLOSED}; it took in the rest of the file")
 
 
 def first_rows(stream: Any, row: re.Pattern[bytes], size: int) -> list[Row]:
@@ -105,7 +107,8 @@ def first_rows(stream: Any, row: re.Pattern[bytes], size: int) -> list[Row]:
     return found[:-1] if cut else found
 
 
-def _count_line_breaks(text: bytes) -> int:
+def count_line_breaks(text: bytes) -> int:
+    """Return how many line breaks of any kind are in a text."""
     return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 
 

@@ -47,7 +47,7 @@ def open_text(
     """
     import pyarrow as pa
 
-    codec = CODECS.get(path.rpartition(".")[2])
+    codec = codec_of(path)
     with open_stored(path, options, block) as stored:
         head = bytes(stored.read(HEAD))
         refuse(head, codec)
@@ -65,6 +65,43 @@ def read_whole(file: Input, options: Mapping[str, Any]) -> bytes:
         return Path(file.name).read_bytes()
     fs, inside = locate(file.name, options)
     return bytes(fs.cat_file(inside))
+
+
+def codec_of(path: str) -> str | None:
+    """Return how a text file is compressed, by its extension; `None` if it is not."""
+    return CODECS.get(path.rpartition(".")[2])
+
+
+@contextlib.contextmanager
+def open_part(file: Input, options: Mapping[str, Any], begin: int, end: int, before: bytes = b"") -> Iterator[Any]:
+    """Open the bytes of a file from `begin` to `end`, with others put before them."""
+    length = end - begin
+    if length <= REMOTE_BLOCK_BYTES and not is_local(file.name):
+        fs, inside = locate(file.name, options)
+        yield io.BytesIO(before + bytes(fs.cat_file(inside, start=begin, end=end)))
+        return
+    with open_stored(file.name, options) as stored:
+        stored.seek(begin)
+        yield Rejoined(before, Limited(stored, length))
+
+
+class Limited(io.RawIOBase):
+    """The next so many bytes of a stream."""
+
+    def __init__(self, stream: Any, length: int) -> None:
+        """Take the stream."""
+        self._stream, self._left = stream, length
+
+    def readable(self) -> bool:
+        """Return `True`."""
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        data = bytes(self._stream.read(wanted)) if wanted else b""
+        self._left -= len(data)
+        return data
 
 
 def _rewound(stored: Any) -> Any:

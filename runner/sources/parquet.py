@@ -14,6 +14,7 @@ from runner.types import Fragment, Input
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ROWS = "rows"  # begins the span of some rows of a file: ("rows", begin, end)
 READ_ROWS = 65_536  # rows of a batch, or more where the rows are short
 READ_BYTES = 1024**2  # bytes of a batch at least, where the width of a row is known
 SIGNATURE_BYTES = 28  # bytes of a footer's signature: a nonce and a tag
@@ -25,7 +26,7 @@ MOST_PIECE_BYTES = 4 * 1024**2
 
 @dataclass(frozen=True)
 class Parquet:
-    """Reads Parquet files; a row group is one fragment."""
+    """Reads Parquet files; a row group is one fragment, or several."""
 
     def inspect(self, file: Input, options: Mapping[str, Any]) -> FileContents:
         """Read the footer."""
@@ -35,6 +36,19 @@ class Parquet:
             _refuse_encrypted(handle, parquet.metadata)
             counts = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
             return FileContents(list(row_groups(file, counts)), parquet.schema_arrow)
+
+    def divide(
+        self,
+        fragment: Fragment,
+        options: Mapping[str, Any],  # noqa: ARG002
+        most_bytes: int | None,  # noqa: ARG002
+        most_rows: int | None,
+    ) -> list[Fragment]:
+        """Return a row group in pieces of so many rows.
+
+        Bytes do not divide it: whoever reads the rows in its middle has to read and decode those before them.
+        """
+        return list(pieces_of_rows(fragment, most_rows))
 
     def read(
         self, fragment: Fragment, schema: pa.Schema, options: Mapping[str, Any], keep: pa.Expression | None
@@ -82,7 +96,7 @@ def read_groups(
         for (group, first), stored in zip(starts, chunks, strict=True):
             if group in wanted:
                 _prefetch(ranges, stored)
-                yield from _read_group(parquet, group, first, schema)
+                yield from _within(_read_group(parquet, group, first, schema), fragment)
 
 
 def _refuse_encrypted(handle: Any, footer: Any) -> None:
@@ -107,12 +121,52 @@ def row_groups(file: Input, counts: Sequence[int]) -> Iterator[Fragment]:
         first += rows
 
 
-def _numbered_groups(footer: Any, fragment: Fragment) -> Iterator[tuple[int, int]]:
-    """Yield the fragment's row groups, each with the number of its first row in the file."""
+def pieces_of_rows(fragment: Fragment, most: int | None) -> Iterator[Fragment]:
+    """Yield a fragment in pieces of so many rows; whole if it has no more."""
+    if most is None or fragment.rows is None or fragment.rows <= most:
+        yield fragment
+        return
     first = fragment.first_row
-    for group in range(*(fragment.span or (0, footer.num_row_groups))):
-        yield group, first
-        first += footer.row_group(group).num_rows
+    for begin in range(first, first + fragment.rows, most):
+        rows = min(most, first + fragment.rows - begin)
+        size = fragment.bytes * rows // fragment.rows
+        yield Fragment(fragment.input, size, rows, begin, (ROWS, begin, begin + rows), joinable=True)
+
+
+def _numbered_groups(footer: Any, fragment: Fragment) -> Iterator[tuple[int, int]]:
+    """Yield the row groups that a fragment has rows of, each with the number of its first row in the file."""
+    if _is_rows(fragment):
+        first, groups = 0, range(footer.num_row_groups)
+    else:
+        first, groups = fragment.first_row, range(*(fragment.span or (0, footer.num_row_groups)))
+    for group in groups:
+        rows = footer.row_group(group).num_rows
+        if not _is_rows(fragment) or _overlap(fragment, first, rows):
+            yield group, first
+        first += rows
+
+
+def _is_rows(fragment: Fragment) -> bool:
+    return fragment.span is not None and fragment.span[0] == ROWS
+
+
+def _overlap(fragment: Fragment, first: int, rows: int) -> range:
+    """Return which of so many rows from `first` on the fragment has."""
+    assert fragment.span is not None
+    return range(max(first, fragment.span[1]), min(first + rows, fragment.span[2]))
+
+
+def _within(tables: Numbered, fragment: Fragment) -> Numbered:
+    """Yield what the fragment has of these tables; what comes after its last row is not decoded."""
+    if not _is_rows(fragment):
+        yield from tables
+        return
+    for first, table in tables:
+        inside = _overlap(fragment, first, table.num_rows)
+        if inside:
+            yield inside.start, table.slice(inside.start - first, len(inside))
+        if first + table.num_rows >= fragment.span[2]:  # type: ignore[index]
+            return
 
 
 def _column_ranges(footer: Any, group: int, names: Iterable[str]) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from runner.sources.formats import Format, Items
 from runner.storage.locations import is_local
 from runner.storage.transience import is_transient
 from runner.types import RAW, Filters, Fragment, Input, Unreadable
-from runner.words.plain import first_line
+from runner.words.plain import first_line, range_in_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,16 +68,19 @@ class FilesReader:
 
     def _problem(self, fragment: Fragment, error: Exception) -> str:
         """Return a message that says what is wrong with a file, and what to do."""
-        groups = fragment.span
-        place = f"row groups {groups[0]} to {groups[1] - 1}: " if groups else ""
-        return f"{place}{first_line(error)}{skip_hint(fragment.input.name)}"
+        told = first_line(error)
+        placed = fragment.span is None or told.startswith("line ")  # of the file
+        place = "" if placed else f"{range_in_words(fragment.span or (), 'row group')}: "
+        return f"{place}{told}{skip_hint(fragment.input.name)}"
 
     def _read(self, fragment: Fragment, columns: Sequence[str] | None) -> Iterator[pa.Table | Unreadable]:
         names = self.schema.names if columns is None else list(columns)
         keep = filter_expression(self.filters, self.schema)
+        before: int | None = None  # counted only if a row is to be named
         for _, table in self._tables(fragment, names):
             if isinstance(table, Unreadable):
-                yield table
+                before = self._rows_before(fragment) if before is None else before
+                yield table._replace(number=before + table.number)
                 continue
             passed = table if keep is None else table.filter(keep)
             if passed.num_rows:
@@ -89,12 +92,21 @@ class FilesReader:
         import pyarrow as pa
 
         keep = filter_expression(self.filters, self.schema)
-        for first, table in self._tables(fragment, self.schema.names[:1]):
+        before = self._rows_before(fragment)
+        for start, table in self._tables(fragment, self.schema.names[:1]):
             if isinstance(table, Unreadable):
                 continue
+            first = before + start
             numbered = table.append_column("", pa.array(np.arange(first, first + table.num_rows)))
             kept = numbered if keep is None else numbered.filter(keep)
             yield from kept.column("").to_pylist()
+
+    def _rows_before(self, fragment: Fragment) -> int:
+        """Return how many rows of the file come before those that the format numbers from 0: none, but within ranges of a text file."""
+        if fragment.span is None or not hasattr(self.format, "rows_before"):
+            return 0
+        stored = _without_columns(self.schema, self._partition(fragment))
+        return int(self.format.rows_before(fragment, self.storage_options, stored))
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
         """Return the rows of these numbers with every column that the file stores, and the partition keys.
@@ -123,8 +135,10 @@ class FilesReader:
         whole = self._whole(fragment, columns)
         stored = _without_columns(whole, partition)
         found = []
+        before = self._rows_before(fragment)
         try:
-            for first, table in self.format.read(fragment, stored, self.storage_options, None):
+            for start, table in self.format.read(fragment, stored, self.storage_options, None):
+                first = before + start
                 inside = [number - first for number in numbers if first <= number < first + table.num_rows]
                 if inside and not isinstance(table, Unreadable):
                     found += [

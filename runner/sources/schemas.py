@@ -34,7 +34,6 @@ class SharedSchema:
         self.problems: list[str] = []
         self._needed, self._keys = needed, keys
         self._promote = "permissive" if inferred else "default"
-        self._remedy = "source.column_types={name: type} fixes a type; " if inferred else ""
         self._schema: pa.Schema | None = None
         self._first = ""
         self._all_names: dict[str, None] = {}
@@ -77,8 +76,9 @@ class SharedSchema:
             merged = _merged(self._schema, plain, self._promote, self._keys)
             if merged is None:
                 how = _difference(self._first, self._schema, path, plain)
+                remedy = _casting_remedy(self._schema, plain)
                 self.problems.append(
-                    f"source.path: the schemas differ: {how} ({self._remedy}predict.columns can leave columns out)"
+                    f"source.path: the schemas differ: {how} ({remedy}predict.columns can leave columns out)"
                 )
             else:
                 self._schema = merged
@@ -164,6 +164,18 @@ def _merged_type(one: pa.DataType, other: pa.DataType, promote: str) -> pa.DataT
         return pa.unify_schemas(pair, promote_options=promote).field(0).type
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         return None
+
+
+def _casting_remedy(one: pa.Schema, other: pa.Schema) -> str:
+    """Return for a message which `source.column_types` reads the columns of both as one type."""
+    pairs = {name: (one.field(name).type, other.field(name).type) for name in one.names if name in other.names}
+    wanted = {
+        name: _merged_type(*kinds, "permissive") or "string" for name, kinds in pairs.items() if kinds[0] != kinds[1]
+    }
+    spelled = ", ".join(f"{name}: {kind}" for name, kind in wanted.items())
+    return (
+        f"source.column_types={{{spelled}}} casts them, and refuses or puts aside what does not fit; " if wanted else ""
+    )
 
 
 def _text_type(kind: pa.DataType) -> pa.DataType | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
+from runner.sources import cutting
 from runner.sources.formats import FileContents, Items
 from runner.sources.lines import BOM
-from runner.sources.opening import open_text
+from runner.sources.opening import codec_of, open_part, open_text
 from runner.sources.signature import WEB, kind_of, refuse_other
 from runner.types import Fragment, Input, Unreadable
 
@@ -62,7 +63,23 @@ class Text:
             begin = bytes(stream.read(FIRST_BYTES))
         if not (self.tolerant and self._is_utf8):
             self._refuse_undecodable(begin)
-        return FileContents([Fragment(file, file.size)], schema)
+        whole = file.size == len(begin)
+        count = begin.count(b"\n") * (1 if whole else file.size / max(1, len(begin)))
+        about = None if codec_of(file.name) else max(1, int(count))
+        return FileContents([Fragment(file, file.size, about_rows=about)], schema)
+
+    def divide(
+        self, fragment: Fragment, options: Mapping[str, Any], most_bytes: int | None, most_rows: int | None
+    ) -> list[Fragment]:
+        """Return the file in ranges of bytes, each of whole lines. In other encodings than UTF-8 a line feed may be half a character."""
+        if not self._is_utf8:
+            return [fragment]
+        return cutting.split_text(fragment, options, most_bytes, most_rows, cutting.line_start)
+
+    def rows_before(self, fragment: Fragment, options: Mapping[str, Any], schema: pa.Schema) -> int:  # noqa: ARG002
+        """Return how many lines of the file come before a fragment."""
+        begin, _ = cutting.range_of(fragment)
+        return cutting.count_line_feeds(fragment.input, options, begin)
 
     def _refuse_undecodable(self, begin: bytes) -> None:
         try:
@@ -76,7 +93,7 @@ class Text:
     def read(
         self,
         fragment: Fragment,
-        schema: pa.Schema,  # noqa: ARG002
+        schema: pa.Schema,
         options: Mapping[str, Any],
         keep: pa.Expression | None,  # noqa: ARG002
     ) -> Items:
@@ -84,9 +101,12 @@ class Text:
         import pyarrow as pa
 
         first = 0
-        with self._open(fragment.input, options) as stream:
-            for block in whole_lines(self._in_utf8(stream)):
-                for item in self._lines(block, first):
+        begin, end = cutting.range_of(fragment)
+        whole = (begin, end) == (0, fragment.input.size)
+        before = partial(self.rows_before, fragment, options, schema)
+        with self._open(fragment.input, options) if whole else open_part(fragment.input, options, begin, end) as stream:
+            for block in whole_lines(self._in_utf8(stream, begun=begin > 0)):
+                for item in self._lines(block, first, before):
                     if isinstance(item, Unreadable):
                         yield first, item
                     else:
@@ -98,10 +118,9 @@ class Text:
         refuse = partial(_refuse_other, any_text=not self._is_utf8)
         return open_text(file.name, options, **({"block": block} if block else {}), refuse=refuse)
 
-    def _in_utf8(self, stream: Any) -> Iterator[bytes]:
+    def _in_utf8(self, stream: Any, *, begun: bool = False) -> Iterator[bytes]:
         """Yield the content piece by piece, in UTF-8 and without a byte order mark."""
         decoder = None if self._is_utf8 else codecs.getincrementaldecoder(self.encoding)()
-        begun = False
         while data := bytes(stream.read(PIECE_BYTES)):
             piece = data if decoder is None else self._decoded(decoder, data)
             yield piece if begun else piece.removeprefix(BOM)
@@ -115,16 +134,16 @@ class Text:
         except UnicodeError as wrong:
             raise ValueError(f"is not {self.encoding}: {wrong}; {REMEDY}") from wrong
 
-    def _lines(self, block: bytes, first: int) -> Iterator[pa.Array | Unreadable]:
+    def _lines(self, block: bytes, first: int, before: Callable[[], int]) -> Iterator[pa.Array | Unreadable]:
         """Yield the lines of a block as arrays, around those that are not UTF-8."""
         import pyarrow as pa
 
         try:
             yield split_lines(block)
         except pa.ArrowInvalid:
-            yield from self._around_bad_lines(block.split(b"\n")[:-1], first)
+            yield from self._around_bad_lines(block.split(b"\n")[:-1], first, before())
 
-    def _around_bad_lines(self, lines: Sequence[bytes], first: int) -> Iterator[pa.Array | Unreadable]:
+    def _around_bad_lines(self, lines: Sequence[bytes], first: int, before: int) -> Iterator[pa.Array | Unreadable]:
         import pyarrow as pa
 
         good: list[str] = []
@@ -132,7 +151,7 @@ class Text:
             try:
                 good.append(line.decode())
             except UnicodeDecodeError as wrong:
-                problem = self._problem(number + 1, wrong)
+                problem = self._problem(before + number + 1, wrong)
                 if not self.tolerant:
                     raise ValueError(problem) from wrong
                 if good:

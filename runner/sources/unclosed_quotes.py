@@ -19,6 +19,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+UNCLOSED = "a quote is opened that nothing closes"
+
 
 class WithSentinel(io.RawIOBase):
     """A stream of CSV with one more row behind the last, which the parser sees as a row only if every quote is closed.

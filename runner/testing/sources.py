@@ -47,6 +47,8 @@ def check_source(source: Source) -> None:
         _check_places(reader, fragments)
         assert sum(rows), "there is no row to check with: give the source some data"
         _check_joined(reader, fragments, schema)
+        for fragment in fragments:
+            _check_divided(source, reader, fragment, schema)
         _check_travelled(reader, fragments, schema)
 
 
@@ -72,8 +74,10 @@ def _check_fragments(inputs: Sequence[Input], fragments: Sequence[Fragment]) -> 
         "the fragments of an input must differ in span, or in first_row where they have none"
     )
     for each in fragments:
-        whole = each.joinable and each.span is not None and len(each.span) == 2
-        assert whole or not each.joinable, f"a joinable fragment has a span (begin, end): {each}"
+        ends = (each.span or ())[-2:]
+        assert not each.joinable or list(map(type, ends)) == [int, int], (
+            f"a joinable fragment has a span (begin, end), which may have a text before it: {each}"
+        )
 
 
 def _alone(source: Source, inputs: Sequence[Input]) -> list[Fragment]:
@@ -140,13 +144,29 @@ def _check_joined(reader: Reader, fragments: Sequence[Fragment], schema: pa.Sche
     for first, second in pairwise(fragments):
         if not (first.joinable and second.joinable and first.input == second.input and first.span and second.span):
             continue
-        if first.span[1] != second.span[0]:
+        if (*first.span[:-2], first.span[-1]) != second.span[:-1]:
             continue
-        one = replace(first, bytes=first.bytes + second.bytes, rows=None, span=(first.span[0], second.span[1]))
+        both = (*first.span[:-1], second.span[-1])
+        one = replace(first, bytes=first.bytes + second.bytes, rows=None, span=both)
         apart = [*_tables(reader, first), *_tables(reader, second)]
         assert _joined(_tables(reader, one), schema).equals(_joined(apart, schema)), (
             f"joinable fragments must read the same when they are one: {first.span} and {second.span}"
         )
+
+
+def _check_divided(source: Source, reader: Reader, fragment: Fragment, schema: pa.Schema) -> None:
+    rows = fragment.probable_rows
+    pieces = source.divide(fragment, max(1, fragment.bytes // 3), rows and max(1, rows // 3))
+    _check_fragments([fragment.input], pieces)
+    _check_joined(reader, pieces, schema)
+    read = [table for piece in pieces for table in _tables(reader, piece)]
+    assert _joined(read, schema).equals(_joined(_tables(reader, fragment), schema)), (
+        f"divide() must give pieces that hold the fragment's rows, in its order: {fragment}"
+    )
+    numbers = [number for piece in pieces for number in reader.positions(piece)]
+    assert numbers == list(reader.positions(fragment)), f"divide() must not change the numbers of rows: {fragment}"
+    for piece in pieces:
+        _check_reader(reader, piece, schema, source)
 
 
 def _check_travelled(reader: Reader, fragments: Sequence[Fragment], schema: pa.Schema) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 NAMED = 3  # names that a message lists before it counts the rest
 LONGEST = 200  # characters of an error's message
@@ -27,6 +28,12 @@ def named(names: Iterable[str]) -> str:
     found = list(names)
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(found[:NAMED]) + more
+
+
+def range_in_words(span: Sequence[Any], noun: str) -> str:
+    """Return what a half-open range of numbered pieces holds: `row groups 0 to 3`, or `rows 0 to 99` if the span itself names them."""
+    *what, begin, end = span
+    return f"{what[0] if what else noun + 's'} {begin} to {end - 1}"
 
 
 def first_line(error: Exception) -> str:

@@ -181,10 +181,58 @@ def test_a_span_that_is_none_is_refused(span: Any, joinable: bool, expected: str
 
 @pytest.mark.parametrize(
     ("total", "expected"),
-    [(0, MIB), (MIB, MIB), (64 * MIB, MIB), (640 * MIB, 10 * MIB), (10**5 * MIB, 128 * MIB)],
+    [
+        (0, MIB // 4),
+        (MIB, MIB // 4),
+        (8 * MIB, MIB // 2),
+        (16 * MIB, MIB),
+        (64 * MIB, MIB),
+        (640 * MIB, 10 * MIB),
+        (10**5 * MIB, 128 * MIB),
+    ],
 )
 def test_the_automatic_size_follows_the_input(total: int, expected: int) -> None:
     assert target_bytes(total) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "shard_rows", "expected"),
+    [
+        (MIB // 2, 2_400, None, (MIB // 4, 150)),  # 16 shards
+        (MIB // 2, 100, None, (MIB // 4, 17)),  # 6 of at least 16 rows
+        (MIB // 2, 31, None, (MIB // 4, None)),
+        (8 * MIB, 10**6, None, (MIB // 2, 5 * 10**5)),  # two: a row group is not decoded over and over again
+        (64 * MIB, 10**6, None, (MIB, None)),
+        (MIB // 2, None, None, (MIB // 4, None)),
+        (MIB // 2, 2_400, 1_000, (MIB // 4, 1_000)),
+    ],
+)
+def test_the_rows_of_a_small_input_are_shared(
+    size: int, rows: int | None, shard_rows: int | None, expected: tuple[int, int | None]
+) -> None:
+    fragments = [Fragment(Input("a", size, "v"), size, rows)]
+    assert planning.target(fragments, "auto", shard_rows) == expected
+    assert planning.target(fragments, 7, shard_rows) == (7, shard_rows)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.none() | st.integers(1, 9)), max_size=12), st.integers(1, 20), SIZES)
+def test_a_shard_is_closed_by_whichever_is_reached_first(
+    files: list[tuple[int, int | None]], most_rows: int, size: int | None
+) -> None:
+    fragments = [Fragment(Input(str(i), each[0], "v"), *each) for i, each in enumerate(files)]
+    for shard in make_shards(fragments, size, shard_rows=most_rows):
+        if len(shard.fragments) > 1:
+            assert size is not None, "null keeps files apart"
+            assert shard.bytes <= size
+            assert sum(each.rows or 0 for each in shard.fragments) <= most_rows
+
+
+def test_pieces_are_joined_where_they_count_the_same() -> None:
+    file = Input("a", 9, "v")
+    spans = [(0, 1), ("rows", 5, 7), ("rows", 7, 9), ("rows", 10, 12), (2, 3), (3, 4)]
+    [shard] = make_shards([Fragment(file, 1, 2, i, span, True) for i, span in enumerate(spans)], None)
+    assert [each.span for each in shard.fragments] == [(0, 1), ("rows", 5, 9), ("rows", 10, 12), (2, 4)]
+    assert [shard] == from_rows(to_rows([shard]))
 
 
 # ---------------------------------------------------------------- does it fit?

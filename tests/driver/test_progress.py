@@ -194,18 +194,22 @@ def test_one_job_has_no_total(place: Path, capsys: pytest.CaptureFixture[str]) -
 def one_file(kind: str) -> None:
     """A file that is one shard."""
     table = pa.table({"x": list(range(500))})
-    pq.write_table(table, "x.parquet") if kind == "parquet" else csv.write_csv(table, "x.csv")
+    if kind == "parquet":
+        pq.write_table(table, "x.parquet")
+    else:
+        with pa.CompressedOutputStream("x.csv.gz", "gzip") as file:
+            csv.write_csv(table, file)
 
 
 TOLD = {
-    "csv": r"/x\.csv is one shard \(1\.8 KiB\), which one of 2 workers predicts alone: csv files are not split; "
-    "to use more workers, write it as Parquet or as several files",
-    "parquet": r"/x\.parquet is one shard .* which one of 2 workers predicts alone: a row group is not split; to use more workers, "
-    "write it with smaller ones",
+    "csv.gz": r"/x\.csv\.gz is one shard \(.*\), which one of 2 workers predicts alone: a compressed file is not divided; "
+    "to use more workers, write it as several files, or uncompressed",
+    "parquet": r"/x\.parquet is one shard .* which one of 2 workers predicts alone: bytes do not divide a row group, "
+    "rows do: shard_rows=N divides it into shards of N rows",
 }
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["csv.gz", "parquet"])
 def test_a_file_that_is_not_split_is_told_with_the_remedy(kind: str) -> None:
     one_file(kind)
     config = {
@@ -221,11 +225,11 @@ def test_a_file_that_is_not_split_is_told_with_the_remedy(kind: str) -> None:
 
 
 def test_a_plan_tells_it_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    one_file("csv")
+    one_file("csv.gz")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-    job = ["source.path=x.csv", "model=custom", "model._target_=predictors.doubling"]
+    job = ["source.path=x.csv.gz", "model=custom", "model._target_=predictors.doubling"]
     assert main([*job, "mode=processes", "shard_bytes=100", "sink.path=out", "action=plan"]) == 0
-    assert re.search("note: .*" + TOLD["csv"], capsys.readouterr().out)
+    assert re.search("note: .*" + TOLD["csv.gz"], capsys.readouterr().out)
 
 
 # ---------------------------------------------------------------- rows inside a shard
@@ -267,7 +271,14 @@ def onlooker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Onlooker:
 def big(folder: Path, **more: object) -> dict[str, object]:
     """A job of one file of 40 rows, in batches of 10."""
     pq.write_table(pa.table({"x": list(range(40))}), folder / "x.parquet")
-    return {"source.path": "x.parquet", "model": "custom", "batch_size": 10, "sink.path": "out", **more}
+    return {
+        "source.path": "x.parquet",
+        "model": "custom",
+        "batch_size": 10,
+        "sink.path": "out",
+        "shard_bytes": None,
+        **more,
+    }
 
 
 def test_rows_move_within_a_shard(executor: Runs, onlooker: Onlooker, tmp_path: Path) -> None:
