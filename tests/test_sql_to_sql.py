@@ -16,8 +16,6 @@ from test_docs import ROOT, run_step, steps
 from runner import JobFailed, run
 from runner.__main__ import main
 
-pytest.importorskip("runner.sources.sql")
-
 ROWS = 100
 DOUBLED = [2 * x for x in range(ROWS)]
 

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 How = Literal["append", "upsert"]
+UNENFORCED = (
+    "snowflake",
+    "bigquery",
+    "redshift",
+    "databricks",
+)  # drivers of databases whose primary keys are only informational
 AT_ONCE = 500  # parts that one statement deletes
 MARK = "part, row_count, byte_count, checksum, column_names"
 VALUES = "{0}, {1}, {2}, {3}, {4}, {5}, {6}"
@@ -64,7 +70,7 @@ def sql_table(
         ConfigError: The arguments do not go together.
     """
     keys = keys or []
-    problems = [*_problems(write, keys, part_column, save_mode), *targets.name_problems(table, schema)]
+    problems = [*_problems(driver or "", write, keys, part_column, save_mode), *targets.name_problems(table, schema)]
     if problems:
         raise ConfigError(problems)
     database = database_at("sink", uri, driver, options)
@@ -72,7 +78,14 @@ def sql_table(
     return SqlTable(target, Records(database, schema, table), save_mode, keep_columns or [], accept or [])
 
 
-def _problems(write: How, keys: Sequence[str], part_column: str | None, save_mode: SaveMode) -> Iterator[str]:
+def _problems(
+    driver: str, write: How, keys: Sequence[str], part_column: str | None, save_mode: SaveMode
+) -> Iterator[str]:
+    if any(name in driver.lower() for name in UNENFORCED):
+        yield (
+            f"sink.driver={driver}: this database does not enforce primary keys, so nothing would keep a part from being written "
+            "twice; write Parquet files instead (sink=parquet), and let the database load or read them"
+        )
     if write == "upsert" and not keys:
         yield "sink.keys: is required with sink.write=upsert; give the columns that tell a row from others"
     if write == "append" and keys:

@@ -180,6 +180,7 @@ def test_all_that_is_wrong_with_a_table_is_told_before_the_model_is_loaded(datab
         ({"sink.part_column": None, "sink.save_mode": "overwrite"}, "sink.save_mode=overwrite: needs sink.part_column"),
         ({"sink.part_column": "twice"}, "sink.part_column=twice: is also the name of a column of the predictions"),
         ({"sink.table": ""}, "sink.table='': expected a name"),
+        ({"sink.driver": "adbc_driver_snowflake"}, "this database does not enforce primary keys"),
         ({"sink.uri": "mysql://host/db"}, "sink.uri=mysql://host/db: expected postgresql://"),
         ({"sink.uri": "sqlite:///nowhere/at/all.db"}, "there is no folder for"),
         ({"sink.path": "out"}, "sink.path: no such key"),
