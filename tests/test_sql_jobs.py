@@ -6,6 +6,8 @@ import contextlib
 import gc
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from databases import Fresh, fresh
 from postgres import PostgresServer
 from servers import HOST
 from sources.test_sql import ROWS, fill
-from test_cluster import _wait_for_parts
+from test_cluster import _wait_for_parts, environment
 from test_job import digests, predicted
-from test_kill import finished, kill_driver, start
+from test_kill import finished, kill_driver
 
 from runner import ConfigError, Incomplete, JobFailed, SinkRefused, plan, run
 from runner.__main__ import main
@@ -91,15 +93,27 @@ def test_every_database_is_resumed_and_verified(tmp_path: Path, database: Fresh)
     assert "range of id" not in "\n".join(plan(job(tmp_path, **aside)))
 
 
+def begun(tmp_path: Path, given: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "runner", *given, "mode=processes"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 @pytest.mark.slow
 def test_a_job_on_a_database_survives_its_driver(tmp_path: Path, postgresql: Fresh) -> None:
     fill(postgresql)
     given = typed(job(tmp_path, **{"model._target_": "predictors.slow", "model.seconds": 0.1}))
-    running = start(tmp_path, "processes", *given)
+    running = begun(tmp_path, given)
     _wait_for_parts(tmp_path, 2, running)
     kill_driver(running)
     fill(postgresql, rows=10, first=ROWS)  # behind the last key that is planned
-    finished(start(tmp_path, "processes", *given))
+    finished(begun(tmp_path, given))
     assert predicted(tmp_path) == expected()
 
 
