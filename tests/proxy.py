@@ -71,12 +71,14 @@ class Seen:
         target: Path and query.
         status: Of the answer; 0 where there was none.
         fault: What was done to it, `None` if it passed.
+        size: Bytes of the answer that was passed on.
     """
 
     method: str
     target: str
     status: int = _NO_ANSWER
     fault: What | None = None
+    size: int = 0
 
 
 @dataclass
@@ -182,14 +184,15 @@ class _Handler:
         seen = Seen(request.method, request.raw_path)
         fault = self._state.take(seen)
         what = None if fault is None else fault.what
-        status = _NO_ANSWER
+        status, size = _NO_ANSWER, 0
         _go_on(request)
         try:
             answer = await (self._pass(request) if fault is None else self._disturb(fault, request))
             status = _NO_ANSWER if answer.status == _BROKEN else answer.status
+            size = int(answer.headers.get("Content-Length", 0))
             return answer
         finally:
-            self._state.note(replace(seen, status=status, fault=what))
+            self._state.note(replace(seen, status=status, fault=what, size=size))
 
     async def _disturb(self, fault: Fault, request: web.BaseRequest) -> web.StreamResponse:
         if fault.what == "error":

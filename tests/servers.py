@@ -76,6 +76,12 @@ class S3Server:
         """The same without credentials: refused, unless the server was started with `anonymous_read`."""
         return {"anon": True, "client_kwargs": self._client}
 
+    def s3fs(self) -> Any:
+        """Return fsspec's own client, whatever the program itself uses: for what a test does beside it."""
+        import fsspec
+
+        return fsspec.filesystem("s3", **self.storage_options, use_listings_cache=False)
+
     @property
     def _client(self) -> dict[str, str]:
         return {"endpoint_url": self.endpoint, "region_name": REGION}

@@ -79,11 +79,8 @@ class Place:
 
     def open_uploads(self) -> list[str]:
         """Keys of multipart uploads below the folder that were neither completed nor aborted."""
-        from runner.storage.locations import locate
-
-        fs, path = locate(self.store.root, self.store.options)
-        bucket, _, prefix = path.partition("/")
-        found = fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
+        bucket, _, prefix = self.store.root.removeprefix("s3://").partition("/")
+        found = self.proxy.server.s3fs().call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
         return [upload["Key"] for upload in found if upload["Key"].startswith(prefix)]
 
     def complete(self) -> bool:

@@ -14,6 +14,7 @@ from runner.config.check import BROKEN, at, is_missing, nearest
 from runner.config.composition import chosen, option_file
 from runner.config.options import keys
 from runner.config.parts import Parts
+from runner.storage.locations import why_not_faster
 from runner.words.secrets import shown
 
 COLUMNS = (("source", "columns"), ("predict", "columns"), ("sink", "keep_columns"))
@@ -42,7 +43,20 @@ def check_together(parts: Parts, *, sweep: bool) -> list[str]:
     gpus = [each for each in idle if each.startswith(f"{WANTED}=")]
     asked = [f"{each}; take mode=tasks or mode=actors, or 0" for each in gpus]
     problems += [*wrong, *([] if sweep else asked)]
-    return [*notes, *(asked if sweep else []), *(each for each in idle if each not in gpus)]
+    return [*notes, *(asked if sweep else []), *(each for each in idle if each not in gpus), *slower_clients(values)]
+
+
+def slower_clients(values: Mapping[str, Any]) -> list[str]:
+    """Return notes on storage that fsspec's own client serves, although there is a faster one."""
+    given = ((key, at(values, key, "path"), at(values, key, "storage_options") or {}) for key in ("source", "sink"))
+    paths = (
+        (key, path if isinstance(path, str) else next(iter(path or ()), ""), options) for key, path, options in given
+    )
+    return [
+        f"{key}.path={path}: fsspec's own client serves it, which takes several times the CPU: {reason}"
+        for key, path, options in paths
+        if isinstance(path, str) and isinstance(options, Mapping) and (reason := why_not_faster(path, options))
+    ]
 
 
 def needed(values: Mapping[str, Any], columns_key: str) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.sources.signature import HEAD, refuse_other
+from runner.storage.folder import Fetch, range_fetcher
 from runner.storage.locations import is_local, locate
 from runner.types import Input
 
@@ -141,7 +142,7 @@ def open_ranges(
         small: A remote file of at most so many bytes is fetched whole; of a larger one only the footer is fetched here.
 
     Yields:
-        The open file, and its `Ranges`; `None` instead of these for a local file, where fetching ahead gains nothing.
+        The open file, and its `Ranges`; `None` instead of these for a local file or one in memory, where fetching ahead gains nothing.
     """
     import pyarrow as pa
 
@@ -149,9 +150,12 @@ def open_ranges(
         with pa.OSFile(file.name) as native:
             yield native, None
     else:
-        fs, inside = locate(file.name, options)
-        ranges = Ranges(fs, inside, file.size)
-        ranges.prefetch([(0 if file.size <= small else file.size - FOOTER_BYTES, file.size)])
+        fetch = range_fetcher(file.name, options, file.version)
+        if file.size <= small:
+            yield pa.BufferReader(fetch([(0, file.size)])[0]), None
+            return
+        ranges = Ranges(fetch, file.size)
+        ranges.prefetch([(file.size - FOOTER_BYTES, file.size)])
         yield pa.PythonFile(ranges, mode="r"), ranges
 
 
@@ -163,46 +167,40 @@ class Ranges:
     read (`prefetch`): they are merged where they lie near each other, fetched in parallel, and replace those of the row group before. A
     read outside of them is a request of its own; it is slower, not wrong.
 
-    The file's size must be right, and the file must not change while it is read: ranges of two versions would be mixed.
+    The file's size must be right. Whether a change of the file while it is read is noticed depends on `fetch`.
     """
 
     closed = False
 
-    def __init__(self, fs: Any, path: str, size: int) -> None:
-        """Take a file and its size in bytes, which spares the request that asks for it."""
-        self._fs, self._path, self._size, self._at = fs, path, size, 0
-        self._held: list[tuple[int, bytes]] = []
+    def __init__(self, fetch: Fetch, size: int) -> None:
+        """Take what fetches ranges of a file, and the file's size in bytes, which spares the request that asks for it."""
+        self._fetch, self._size, self._at = fetch, size, 0
+        self._held: list[tuple[int, memoryview]] = []
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch these ranges, each (start, end) in bytes, and forget those of the last call; nothing is fetched if all are in memory."""
         if ranges and all(self._holder(start, end) for start, end in ranges):
             return
         near = list(merge_ranges(ranges))
-        starts, ends = [start for start, _ in near], [end for _, end in near]
         self._held = []  # before the new ones are fetched, so that two sets are never in memory at once
-        pieces = self._fs.cat_ranges([self._path] * len(near), starts, ends, on_error="raise")
-        self._held = list(zip(starts, pieces, strict=True))
+        self._held = list(zip((start for start, _ in near), self._fetch(near), strict=True))
 
-    def read(self, size: int = -1) -> bytes:
-        """Read from memory if the range was fetched, else from the storage."""
+    def read(self, size: int = -1) -> memoryview:
+        """Read from memory if the range was fetched, without a copy; else from the storage."""
         end = self._size if size < 0 else min(self._size, self._at + size)
         start, self._at = self._at, max(self._at, end)
-        return b"" if end <= start else self._of_held(start, end) or self._fetch(start, end)
+        if end <= start:
+            return memoryview(b"")
+        first, data = self._holder(start, end) or (start, self._fetch([(start, end)])[0])
+        return data[start - first : end - first]
 
-    def _of_held(self, start: int, end: int) -> bytes | None:
-        holder = self._holder(start, end)
-        return holder[1][start - holder[0] : end - holder[0]] if holder else None
-
-    def _holder(self, start: int, end: int) -> tuple[int, bytes] | None:
+    def _holder(self, start: int, end: int) -> tuple[int, memoryview] | None:
         """Return the piece in memory that contains this range, with its first position in the file."""
         index = bisect_right(self._held, start, key=lambda each: each[0]) - 1
         if index < 0:
             return None
         first, data = self._held[index]
         return (first, data) if end <= first + len(data) else None
-
-    def _fetch(self, start: int, end: int) -> bytes:
-        return bytes(self._fs.cat_file(self._path, start=start, end=end))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move to a position, as files do."""

@@ -13,6 +13,7 @@ from runner.errors import ConfigError, RunnerError
 from runner.sources import partitions
 from runner.sources.filters import filter_columns, filter_expression, skipping_filter
 from runner.sources.formats import Format, Items
+from runner.storage.clients import Changed
 from runner.storage.locations import is_local
 from runner.storage.transience import is_transient
 from runner.types import RAW, Filters, Fragment, Input, Unreadable
@@ -20,6 +21,9 @@ from runner.words.plain import first_line, range_in_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+CHANGED = "it changed since it was listed; sink.save_mode=overwrite starts over with what is there now"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class FilesReader:
         """
         try:
             yield from self._read(fragment, columns)
+        except Changed as changed:
+            raise ConfigError(CHANGED) from changed
         except Exception as error:
             _refuse_changed(fragment.input)
             if isinstance(error, RunnerError | PermissionError | FileNotFoundError) or is_transient(error):
@@ -204,7 +210,7 @@ def skip_hint(path: str) -> str:
 
 
 def _refuse_changed(file: Input) -> None:
-    """Raise an error if a local file has changed since it was listed. A remote file is not checked, which would cost a request.
+    """Raise an error if a local file has changed since it was listed. For a remote file this would cost a request; see `Changed`.
 
     Raises:
         ConfigError: It has changed.
@@ -214,9 +220,7 @@ def _refuse_changed(file: Input) -> None:
     with contextlib.suppress(OSError):  # it was deleted: reading it reports that
         there = os.stat(file.name)  # noqa: PTH116
         if (there.st_size, str(there.st_mtime)) != (file.size, file.version):
-            raise ConfigError(
-                "it changed since it was listed; sink.save_mode=overwrite starts over with what is there now"
-            )
+            raise ConfigError(CHANGED)
 
 
 def _cast_table(table: pa.Table, schema: pa.Schema, partition: Mapping[str, str | None]) -> pa.Table:

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import IO, Any, ClassVar
@@ -53,6 +53,31 @@ def open_input(
     fs, path = locate(uri, options)
     with fs.open(path, "rb", compression=compression) as file:
         yield file
+
+
+Fetch = Callable[[Sequence[tuple[int, int]]], list[memoryview]]
+"""Returns the bytes of ranges of a file, each (start, end)."""
+
+
+def range_fetcher(uri: str, options: Mapping[str, Any], version: str) -> Fetch:
+    """Return what fetches ranges of a remote file, several at the same time.
+
+    On S3 by obstore, each request names the version that was listed, so that a change is an error and never a mixture.
+
+    Args:
+        uri: Of the file.
+        options: fsspec's storage options.
+        version: As it was listed: an etag on S3.
+    """
+    fs, path = locate(uri, options)
+    if hasattr(fs, "fetch_ranges"):
+        return lambda ranges: list(fs.fetch_ranges(path, ranges, version))
+
+    def fetch(ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+        return [memoryview(each) for each in fs.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
+
+    return fetch
 
 
 def artifact_files(uri: str, options: Mapping[str, Any] | None = None) -> list[str]:
@@ -116,7 +141,7 @@ class Folder:
                 found = retrying(lambda: _sizes(fs, f"{root}/{below}".rstrip("/") or "/"))
             except FileNotFoundError:
                 return {}
-            if root in found or (not found and _is_file(fs, root)):
+            if root in found or (not found and retrying(lambda: _is_file(fs, root))):
                 raise NotADirectoryError(errno.ENOTDIR, "is a file, a folder is expected", self.root)
         return {path.removeprefix(root).lstrip("/"): size for path, size in found.items()}
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from runner.errors import ConfigError
 from runner.storage import hdfs
+from runner.storage.clients import S3_SCHEMES, stand_in
 
-S3_SCHEMES = ("s3", "s3a")
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs",
           "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}  # fmt: skip
 CONTAINER_SCHEMES = frozenset(
@@ -86,10 +86,9 @@ def _canonical(uri: str) -> str:
 
 
 def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
-    """Return the fsspec file system of a URI, and the path within it.
+    """Return the file system of a URI, and the path within it: fsspec's, or one with its interface that is faster (see `clients`).
 
-    Listings are never cached, because other processes write. `s3://anonymous@bucket/key` means `anon: true`. On S3, botocore tries
-    each request twice unless `config_kwargs.retries` says otherwise; s3fs and the job retry around it.
+    Listings are never cached, because other processes write. `s3://anonymous@bucket/key` means `anon: true`.
 
     Args:
         uri: Local path or URI.
@@ -98,14 +97,33 @@ def locate(uri: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str
     Raises:
         ConfigError: The protocol is unknown, or its package is not installed.
     """
+    uri, given = _without_user(uri, options or {})
+    faster = stand_in(uri, given, lambda: _by_fsspec(uri, given)[0])
+    return _by_fsspec(uri, given) if isinstance(faster, str) else (faster, faster._strip_protocol(uri))
+
+
+def why_not_faster(uri: str, options: Mapping[str, Any]) -> str:
+    """Return why fsspec's own client serves a URI although there is a faster one; empty if that serves it, or if there is none."""
+    uri, given = _without_user(uri, options)
+    faster = stand_in(uri, given, lambda: None)
+    return faster if isinstance(faster, str) else ""
+
+
+def _without_user(uri: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    scheme, mark, rest = uri.partition("://")
+    if mark and rest.startswith("anonymous@"):
+        return f"{scheme}://{rest.removeprefix('anonymous@')}", {**options, "anon": True}
+    return uri, dict(options)
+
+
+def _by_fsspec(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return fsspec's own file system. On S3, botocore tries each request twice unless `config_kwargs.retries` says otherwise."""
     import fsspec
 
-    scheme, mark, rest = uri.partition("://")
-    given = {**(options or {}), "use_listings_cache": False}
-    if scheme in {"s3", "s3a"}:
+    given = {**options, "use_listings_cache": False}
+    scheme = uri.partition("://")[0]
+    if scheme in S3_SCHEMES:
         given["config_kwargs"] = {"retries": S3_RETRIES, **(given.get("config_kwargs") or {})}
-    if mark and rest.startswith("anonymous@"):
-        uri, given = f"{scheme}://{rest.removeprefix('anonymous@')}", {**given, "anon": True}
     try:
         if hdfs.is_hdfs(uri):
             return hdfs.file_system(uri, options or {})
@@ -122,6 +140,8 @@ def protocol_problem(uri: str) -> str | None:
     import fsspec
 
     for scheme in (part.partition("://")[0] for part in uri.split("::") if "://" in part):
+        if scheme in S3_SCHEMES and find_spec("s3fs"):
+            continue  # to import it takes long, and another client may serve S3
         try:
             if hdfs.is_hdfs(f"{scheme}://") and find_spec("hdfs_native") is None:
                 raise ImportError("hdfs-native")

@@ -37,10 +37,16 @@ def stream_files(fs: Any, folder: str) -> Entries:
     """
     if on_disk(fs):
         return _walk_disk(folder)
+    if _is_s3_by_obstore(fs):
+        return ((what["name"], what) for what in fs.files_below(folder.rstrip("/")))
     if not _lists_trees(fs):
         return _list_recursively(fs, folder)
     found = _list_s3_pages(fs, folder) if _is_s3(fs) else fs.find(folder, detail=True).items()
     return ((path, what) for path, what in found if what["type"] == "file" and not path.endswith("/"))
+
+
+def _is_s3_by_obstore(fs: Any) -> bool:
+    return hasattr(fs, "files_below")
 
 
 def _is_s3(fs: Any) -> bool:

@@ -211,7 +211,7 @@ def test_files_of_a_folder_share_its_name() -> None:
 
 def test_s3_is_listed_page_by_page(s3: S3Server) -> None:
     root = f"{s3.bucket}/{uuid4().hex}"
-    fs, _ = locate(f"s3://{root}", s3.storage_options)
+    fs = s3.s3fs()
     for name in ("a", "b", "c/d", "c/e/f", "g"):
         fs.pipe_file(f"{root}/{name}", name.encode())
     pages, plain = [], fs.call_s3

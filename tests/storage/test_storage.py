@@ -221,8 +221,7 @@ def test_an_artifact_is_a_file_or_all_files_of_a_folder(tmp_path: Path, entry: s
 
 
 def uploads(server: S3Server) -> list[Any]:
-    fs, _ = locate(f"s3://{server.bucket}", server.storage_options)
-    return list(fs.call_s3("list_multipart_uploads", Bucket=server.bucket).get("Uploads") or [])
+    return list(server.s3fs().call_s3("list_multipart_uploads", Bucket=server.bucket).get("Uploads") or [])
 
 
 def test_a_large_upload_that_fails_is_aborted(s3: S3Server) -> None:
@@ -255,7 +254,8 @@ def test_a_listing_shows_what_another_process_wrote(s3: S3Server) -> None:
     ("given", "attempts"), [({}, 2), ({"retries": {"max_attempts": 6}}, 7), ({"read_timeout": 3}, 2)]
 )
 def test_botocore_tries_twice_unless_told_otherwise(s3: S3Server, given: dict[str, Any], attempts: int) -> None:
-    fs, _ = locate(f"s3://{s3.bucket}/a", {**s3.storage_options, "config_kwargs": given})
+    only_s3fs = {"s3_additional_kwargs": {"StorageClass": "STANDARD"}}
+    fs, _ = locate(f"s3://{s3.bucket}/a", {**s3.storage_options, **only_s3fs, "config_kwargs": given})
     fs.ls(s3.bucket)
     assert fs.s3.meta.config.retries["total_max_attempts"] == attempts
 
@@ -263,8 +263,7 @@ def test_botocore_tries_twice_unless_told_otherwise(s3: S3Server, given: dict[st
 def test_a_folder_marker_is_no_file(s3: S3Server) -> None:
     store = Folder(f"s3://{s3.bucket}/{uuid4().hex}", s3.storage_options)
     store.replace("a", b"1")
-    fs, root = locate(store.root, store.options)
-    fs.pipe_file(f"{root}/folder/", b"")
+    s3.s3fs().pipe_file(f"{store.root}/folder/", b"")
     assert store.names() == {"a": 1}
 
 
