@@ -22,6 +22,7 @@ CREDENTIALS_SECONDS = (
 )
 # Names of objects that obstore cannot spell: an empty segment, `.` or `..`, a control character.
 UNNAMEABLE = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
+ETAG = re.compile(r"[0-9a-f]{32}(-\d+)?")  # of S3; the version of an input may be something else, such as a time
 STATUS = re.compile(r"status code: (\d{3})")
 CODE, MESSAGE = re.compile(r"<Code>([^<]*)</Code>"), re.compile(r"<Message>([^<]*)</Message>")
 NO_ANSWER = re.compile("HTTP error|error decoding|timed out|timeout|connection", re.IGNORECASE)
@@ -78,7 +79,7 @@ class S3Objects(AbstractFileSystem):  # type: ignore[misc]
             path: Of the object.
             start: The first byte.
             end: The byte after the last one.
-            version: The etag that the object must have.
+            version: The etag that the object must have. Anything that is not an etag of S3 has no effect.
 
         Raises:
             Changed: It has another etag.
@@ -91,7 +92,10 @@ class S3Objects(AbstractFileSystem):  # type: ignore[misc]
         wanted: Any = (
             None if start is None and end is None else {"offset": start or 0} if end is None else (start or 0, end)
         )
-        options = {**({} if wanted is None else {"range": wanted}), **({"if_match": f'"{version}"'} if version else {})}
+        options = {
+            **({} if wanted is None else {"range": wanted}),
+            **({"if_match": f'"{version}"'} if ETAG.fullmatch(version) else {}),
+        }
         with translated_errors(path):
             return memoryview(obstore.get(store, key, options=options).bytes())
 
