@@ -29,6 +29,15 @@ def doubling(factor: int = 2) -> Predictor:
     return predict
 
 
+def ones() -> Predictor:
+    """A 1 for every row, whatever its columns."""
+
+    def predict(batch: pd.DataFrame) -> dict[str, list[int]]:
+        return {"one": [1] * len(batch)}
+
+    return predict
+
+
 def reusing(kind: str) -> Predictor:
     """Twice `x`, in an array that each batch overwrites, or as something that views it."""
     import pyarrow as pa

@@ -221,6 +221,12 @@ def _is_there(text: str | None, function: str) -> bool:
     return text is not None and (not function or f"def {function}(" in text)
 
 
+def test_the_versions_of_the_page_on_data_are_those_that_are_installed() -> None:
+    named = re.findall(r"`([\w-]+==[\w.]+)`", (ROOT / "docs" / "data.md").read_text())
+    assert len(named) >= 8
+    assert set(named) <= set((ROOT / "constraints.txt").read_text().split())
+
+
 # ---------------------------------------------------------------- keys of the config
 
 ROW = re.compile(r"^\| `([^`]+)` \| (.+?) \| .+ \|$", re.MULTILINE)

@@ -18,7 +18,8 @@ PICKLE = "+pickle"  # model files that are programs
 RUNTIME_ENV = "+runtime_env"  # what Ray installs, sets and runs in workers
 ADDRESS = "+ray_address"  # a cluster that the config names
 ENV_SET = "+env_set"  # what Hydra sets in the environment
-SWITCHES = (PICKLE, RUNTIME_ENV, ADDRESS, ENV_SET)
+DRIVER = "+driver"  # a database's driver, which is native code
+SWITCHES = (PICKLE, RUNTIME_ENV, ADDRESS, ENV_SET, DRIVER)
 HOME = Path(__file__).resolve().parents[2]
 
 

@@ -17,6 +17,7 @@ from runner.config.parts import Parts
 from runner.storage.locations import why_not_faster
 from runner.words.secrets import shown
 
+ENDS = ("source", "sink")
 COLUMNS = (("source", "columns"), ("predict", "columns"), ("sink", "keep_columns"))
 WANTED = "resources.num_gpus"  # nobody asks for GPUs in vain: that it has no effect is a problem, not a note
 
@@ -48,7 +49,7 @@ def check_together(parts: Parts, *, sweep: bool) -> list[str]:
 
 def slower_clients(values: Mapping[str, Any]) -> list[str]:
     """Return notes on storage that fsspec's own client serves, although there is a faster one."""
-    given = ((key, at(values, key, "path"), at(values, key, "storage_options") or {}) for key in ("source", "sink"))
+    given = ((key, at(values, key, "path"), at(values, key, "storage_options") or {}) for key in ENDS)
     paths = (
         (key, path if isinstance(path, str) else next(iter(path or ()), ""), options) for key, path, options in given
     )
@@ -144,11 +145,27 @@ def _not_allowed(values: Mapping[str, Any]) -> list[str]:
     asked = [
         (allowed.RUNTIME_ENV, "ray.runtime_env", bool(at(values, "ray", "runtime_env"))),
         (allowed.ADDRESS, "ray.address", at(values, "ray", "address") not in (None, "local", "auto")),
+        *((allowed.DRIVER, f"{end}.driver", bool(at(values, end, "driver"))) for end in ENDS),
     ]
-    return [
+    refused = [
         f"{key}: {allowed.refusal()}; add {switch} to the list to allow it"
         for switch, key, there in asked
         if there and allowed.refuses(switch)
+    ]
+    return refused + [problem for end in ENDS for problem in _classes_of_catalog(end, at(values, end, "catalog"))]
+
+
+def _classes_of_catalog(end: str, catalog: Any) -> list[str]:
+    """The properties of a catalog, such as `py-io-impl`, that have pyiceberg import a class which the list does not admit."""
+    classes = (
+        {name: value for name, value in catalog.items() if str(name).endswith("impl")}
+        if isinstance(catalog, Mapping)
+        else {}
+    )
+    return [
+        f"{end}.catalog.{name}={value}: {allowed.refusal()}"
+        for name, value in classes.items()
+        if not allowed.admits(str(value))
     ]
 
 

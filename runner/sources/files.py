@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 TYPED = frozenset({"parquet", "arrow", "orc"})  # a file says the type of each column
 TEXT = frozenset({"csv", "jsonl"})  # an empty file is one without rows
 OF_ANY_SIZE = frozenset({"text", "binary", "images"})  # what an empty file is, the format says
+OF_FORMATS: Mapping[str, Sequence[str]] = {  # options that other formats know nothing of
+    "delimiter": ["csv"],
+    "column_types": ["csv", "jsonl", "parquet", "arrow", "orc"],
+    "encoding": ["text"],
+    "mode": ["images"],
+    "size": ["images"],
+}
 NOT_VALUES = frozenset({"path", "format", "storage_options", "allow_empty"})  # see `Files.settings`
 NOWHERE = "not even the folder above it is there; source.allow_empty=true accepts an empty input, not a wrong place"
 ALLOWED = "(source.allow_empty=true makes an empty input a success)"
@@ -79,8 +86,19 @@ class Files(Source):
     size: list[int] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse options that the format refuses."""
+        """Refuse options that the format refuses, and those of other formats, which would have no effect.
+
+        Raises:
+            ConfigError: Naming each.
+        """
+        idle = [name for name in given(self) if self.format not in OF_FORMATS.get(name, {self.format})]
+        if idle:
+            raise ConfigError([self._problem_of_option(name) for name in idle])
         _ = self._format
+
+    def _problem_of_option(self, name: str) -> str:
+        formats = " or ".join(f"source={each}" for each in OF_FORMATS[name])
+        return f"source.{name}: has no effect with source={self.format}; leave it out, or choose {formats}"
 
     _tolerant: ClassVar[bool] = False
 

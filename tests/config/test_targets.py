@@ -178,6 +178,24 @@ def test_models_of_ones_own_are_allowed_by_name(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        (["source=sql", "source.uri=x://h", "source.table=t", "source.driver=evil.so"], "source.driver: "),
+        (["sink=sql", "sink.uri=x://h", "sink.table=t", "sink.driver=evil.so"], "sink.driver: "),
+        (["source=iceberg", "source.table=a.b", "source.catalog.py-io-impl=evil.load"], "source.catalog.py-io-impl="),
+    ],
+)
+def test_what_brings_code_to_a_database_or_a_catalog_is_held_to_the_list(
+    given: list[str], key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    close(monkeypatch, "ops")
+    assert main(["mode=inline", *given]) == 2
+    told = capsys.readouterr().err
+    assert key in told
+    assert "is not allowed here; RUNNER_ALLOWED_TARGETS=ops" in told
+
+
+@pytest.mark.parametrize(
     "model",
     [
         ("model=sklearn", "model.path=m.joblib"),

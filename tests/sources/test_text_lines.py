@@ -131,3 +131,13 @@ def test_what_is_no_text_is_told(tmp_path: Path, head: bytes, told: str) -> None
 def test_options_that_make_no_sense_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"source.encoding=latin9000: Python knows no such encoding"):
         run(text_job(tmp_path, **{"source.encoding": "latin9000"}))
+
+
+@pytest.mark.parametrize(
+    ("option", "formats"),
+    [({"delimiter": ";"}, "source=csv"), ({"size": [8, 8]}, "source=images"), ({"encoding": "latin1"}, "source=text")],
+)
+def test_an_option_of_another_format_is_told(option: dict[str, Any], formats: str) -> None:
+    [name] = option
+    with pytest.raises(ConfigError, match=f"source.{name}: has no effect with source=parquet; .* choose {formats}"):
+        Files("in", "parquet", **option)
