@@ -151,6 +151,11 @@ def _programs(home: Path) -> Path:
     installed = Path(found.origin).parent / "pginstall"
     if os.geteuid() or all(each.stat().st_mode & 0o001 for each in (installed / "bin").parents):
         return installed / "bin"
-    if not (home / "pginstall").exists():
-        shutil.copytree(installed, home / "pginstall")
-    return home / "pginstall/bin"
+    copy = home / "pgserver/pginstall"
+    if not copy.exists():
+        shutil.copytree(installed, copy)
+        libraries = installed.parent.with_name(
+            "pgserver.libs"
+        )  # where the programs look for their libraries, seen from themselves
+        shutil.copytree(libraries, home / libraries.name)
+    return copy / "bin"

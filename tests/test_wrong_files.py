@@ -60,7 +60,7 @@ def test_what_only_a_worker_sees_is_told_alike_in_every_mode(executor: Runs, wro
     kind, files, message = READ_BY_WORKERS[wrong]
     make(tmp_path, files)
     with pytest.raises(JobFailed, match=message):
-        executor(job(tmp_path, kind))
+        executor(job(tmp_path, kind, shard_bytes=None))
     assert not list((tmp_path / "out").glob("part-*"))
 
 

@@ -10,7 +10,10 @@ from typing import NamedTuple
 from runner.config.options import CONF, options
 
 DATA = ("source=parquet", "source.path=in", "mode=inline")
-KEYS = "source, model, mode, resources, errors, sink, job, action, num_actors, batch_size, shard_bytes, vars, predict, ray, plan, verify"
+KEYS = (
+    "source, model, mode, resources, errors, sink, job, action, num_actors, batch_size, shard_bytes, shard_rows, vars, predict, ray, plan, "
+    "verify"
+)
 SOURCES, SINKS = (", ".join(file.stem for file in options(CONF / group)) for group in ("source", "sink"))
 JOBS = "classic_actors, classic_gpu, classic_tasks, none, taxi_s3"
 OPS = ("model._target_=ops.loaders.load",)

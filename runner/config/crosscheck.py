@@ -50,9 +50,7 @@ def check_together(parts: Parts, *, sweep: bool) -> list[str]:
 def slower_clients(values: Mapping[str, Any]) -> list[str]:
     """Return notes on storage that fsspec's own client serves, although there is a faster one."""
     given = ((key, at(values, key, "path"), at(values, key, "storage_options") or {}) for key in ENDS)
-    paths = (
-        (key, path if isinstance(path, str) else next(iter(path or ()), ""), options) for key, path, options in given
-    )
+    paths = ((key, next(iter(path), "") if isinstance(path, list) else path, options) for key, path, options in given)
     return [
         f"{key}.path={path}: fsspec's own client serves it, which takes several times the CPU: {reason}"
         for key, path, options in paths

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 from outside import ROWS, predictions, shared
@@ -75,6 +76,10 @@ def test_every_option_composes_and_binds(option: str, tmp_path: Path, capsys: py
     )  # which names a bucket far away
     given += ["source.table=rides"] * (option == "source=sql")
     given += ["model.module=collections.OrderedDict"] * (option == "model=torch")
+    if option == "source=delta":
+        from deltalake import write_deltalake
+
+        write_deltalake(tmp_path / "empty", pa.table({"passenger_count": [1.0]}))
     if option == "source=huggingface":
         from datasets import Dataset
 

@@ -174,7 +174,7 @@ def test_small_files_share_a_shard(tmp_path: Path) -> None:
         (tmp_path / f"in/{i:02}.bin").write_bytes(bytes(i))
     run(job(tmp_path, "sizing", source="binary", mode="inline", shard_bytes="auto"))
     assert predicted(tmp_path, "length") == [*range(40)]
-    assert len(manifest(tmp_path)["parts"]) == 1
+    assert len(manifest(tmp_path)["parts"]) == 2
 
 
 @pytest.mark.slow
