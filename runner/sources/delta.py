@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runner.errors import ConfigError, Incomplete
 from runner.sources.delta_files import GONE, DeltaReader, Pinned, deleted_rows, file_uri
 from runner.sources.delta_log import Added, NotAppended, appended, passing
-from runner.sources.filters import filter_columns, filter_expression
+from runner.sources.filters import filter_expression
+from runner.sources.numbered import offered
 from runner.sources.parquet import Parquet
-from runner.sources.schemas import first_problems, refuse_missing
+from runner.sources.schemas import first_problems
 from runner.storage import delta
 from runner.storage.folder import Folder
 from runner.storage.locations import absolute
@@ -244,11 +245,7 @@ class Delta(Source):
         """Return the columns that are offered, or those of them that are needed."""
         import pyarrow as pa
 
-        filtered = dict.fromkeys(filter_columns(self.filters), "source.filters")
-        refuse_missing(dict.fromkeys(self.columns or (), "source.columns"), self._whole.names)
-        offered = self._whole.names if self.columns is None else self.columns
-        refuse_missing({**filtered, **(needed or {})}, offered)
-        names = list(offered if needed is None else dict.fromkeys([*filtered, *needed]))
+        names = offered(self._whole.names, self.columns, self.filters, needed)
         if wrong := list(self._unreadable(names)):
             raise self._wrong(f"{named(wrong)}; source.columns can leave columns out")
         return pa.schema([self._whole.field(name) for name in names])

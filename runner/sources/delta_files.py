@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from runner.errors import ConfigError, RunnerError
-from runner.sources.filters import filter_columns, filter_expression, skipping_filter
+from runner.sources.filters import skipping_filter
+from runner.sources.numbered import NUMBER, Tables, filtered, rows_of
 from runner.sources.opening import NEAR_BYTES, open_ranges
 from runner.sources.parquet import read_groups
 from runner.storage import delta
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-NUMBER = ""  # the column with each row's number within its file
 GONE = (
     "is gone: VACUUM deletes files that only older versions of the table have; sink.save_mode=overwrite starts over "
     "with what is there now"
@@ -92,41 +92,27 @@ class DeltaReader:
             ConfigError: The file is damaged, or does not fit the table.
         """
         names = self.schema.names if columns is None else list(columns)
-        for table in self._passing(fragment, names):
+        for table in filtered(self._numbered(fragment), names, self.schema, self.filters):
             yield table.select(names)
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
         """Yield the number within its file of each row that `read` yields. Deleted rows are counted, too."""
-        for table in self._passing(fragment, self.schema.names[:1]):
+        for table in filtered(self._numbered(fragment), self.schema.names[:1], self.schema, self.filters):
             yield from table.column(NUMBER).to_pylist()
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
         """Return the rows of these numbers, with every column that the table has."""
-        import pyarrow as pa
+        return rows_of(partial(self._tables, fragment, None), numbers, self.schema, self.whole)
 
-        wanted = pa.schema([self.schema.field(c.name) if c.name in self.schema.names else c for c in self.whole])
-        rows = pa.array(numbers, pa.int64())
-        found = (
-            table.filter(pa.compute.is_in(table.column(NUMBER), rows)) for table in self._tables(fragment, wanted, None)
-        )
-        return pa.concat_tables([wanted.empty_table(), *(each.drop_columns([NUMBER]) for each in found)])
-
-    def _passing(self, fragment: Fragment, names: Sequence[str]) -> Iterator[pa.Table]:
-        import pyarrow as pa
-
-        keep = filter_expression(self.filters, self.schema)
-        wanted = pa.schema([self.schema.field(name) for name in dict.fromkeys([*names, *filter_columns(self.filters)])])
-        for table in self._tables(fragment, wanted, self._skip(fragment)):
-            passed = table if keep is None else table.filter(keep)
-            if passed.num_rows:
-                yield passed
+    def _numbered(self, fragment: Fragment) -> Tables:
+        return partial(self._tables, fragment, self._skip(fragment))
 
     def _skip(self, fragment: Fragment) -> pa.Expression | None:
         """The filter that tells which row groups need not be read, where the file has the columns under their own names."""
         pinned = Pinned.of(fragment.input.version)
         return None if self.stored or pinned is None else skipping_filter(self.filters, self.schema, pinned.partition)
 
-    def _tables(self, fragment: Fragment, wanted: pa.Schema, skip: pa.Expression | None) -> Iterator[pa.Table]:
+    def _tables(self, fragment: Fragment, skip: pa.Expression | None, wanted: pa.Schema) -> Iterator[pa.Table]:
         """Yield tables with these columns, and each row's number. What goes wrong is told for people."""
         try:
             yield from self._live(fragment, wanted, skip)

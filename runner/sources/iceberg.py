@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.errors import ConfigError, Incomplete
-from runner.sources.filters import decidable, filter_columns, filter_expression
+from runner.sources.filters import decidable, filter_expression
 from runner.sources.iceberg_files import IcebergReader, Pinned, Storage, packed
+from runner.sources.numbered import offered
 from runner.sources.parquet import pieces_of_rows, row_groups
-from runner.sources.schemas import first_problems, refuse_missing
+from runner.sources.schemas import first_problems
 from runner.storage import iceberg
 from runner.storage.iceberg import arrow_schema
 from runner.storage.parallel import map_in_threads
@@ -230,12 +231,8 @@ class Iceberg(Source):
         import pyarrow as pa
 
         whole = arrow_schema(self._scan.projection())
-        filtered = dict.fromkeys(filter_columns(self.filters), "source.filters")
-        refuse_missing(dict.fromkeys(self.columns or (), "source.columns"), whole.names)
-        offered = whole.names if self.columns is None else self.columns
-        refuse_missing({**filtered, **(needed or {})}, offered)
+        names = offered(whole.names, self.columns, self.filters, needed)
         filter_expression(self.filters, whole)
-        names = offered if needed is None else dict.fromkeys([*filtered, *needed])
         return pa.schema([whole.field(name) for name in names])
 
     def divide(self, fragment: Fragment, most_bytes: int | None, most_rows: int | None) -> Sequence[Fragment]:  # noqa: ARG002

@@ -7,11 +7,11 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.errors import ConfigError, RunnerError
-from runner.sources.filters import filter_columns, filter_expression
+from runner.sources.numbered import NUMBER, Tables, filtered, rows_of
 from runner.sources.parquet import read_groups
 from runner.storage.iceberg import arrow_schema
 from runner.storage.locations import is_local
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-NUMBER = ""  # the column with each row's number within its file
 PUFFIN = "puffin"
 GONE = "is gone; files are deleted when their snapshots expire. sink.save_mode=overwrite starts over with what is there now"
 KEPT_DELETES = 16  # of data files, whose deleted rows a process remembers
@@ -152,33 +151,21 @@ class IcebergReader:
             ConfigError: The file is damaged, or does not fit the table.
         """
         names = self.schema.names if columns is None else list(columns)
-        for table in self._passing(fragment, names):
+        for table in filtered(self._numbered(fragment), names, self.schema, self.filters):
             yield table.select(names)
 
     def positions(self, fragment: Fragment) -> Iterator[int]:
         """Yield the number within its file of each row that `read` yields. Deleted rows are counted, too."""
-        for table in self._passing(fragment, self.schema.names[:1]):
+        for table in filtered(self._numbered(fragment), self.schema.names[:1], self.schema, self.filters):
             yield from table.column(NUMBER).to_pylist()
 
     def whole_rows(self, fragment: Fragment, numbers: Sequence[int]) -> pa.Table:
         """Return the rows of these numbers, with every column that the table has."""
-        import pyarrow as pa
-
         whole = arrow_schema(_pinned(fragment, self.facts)[1])
-        wanted = pa.schema([self.schema.field(c.name) if c.name in self.schema.names else c for c in whole])
-        rows = pa.array(numbers, pa.int64())
-        found = (table.filter(pa.compute.is_in(table.column(NUMBER), rows)) for table in self._tables(fragment, wanted))
-        return pa.concat_tables([wanted.empty_table(), *(each.drop_columns([NUMBER]) for each in found)])
+        return rows_of(self._numbered(fragment), numbers, self.schema, whole)
 
-    def _passing(self, fragment: Fragment, names: Sequence[str]) -> Iterator[pa.Table]:
-        import pyarrow as pa
-
-        keep = filter_expression(self.filters, self.schema)
-        read = dict.fromkeys([*names, *filter_columns(self.filters)])
-        for table in self._tables(fragment, pa.schema([self.schema.field(name) for name in read])):
-            passed = table if keep is None else table.filter(keep)
-            if passed.num_rows:
-                yield passed
+    def _numbered(self, fragment: Fragment) -> Tables:
+        return partial(self._tables, fragment)
 
     def _tables(self, fragment: Fragment, wanted: pa.Schema) -> Iterator[pa.Table]:
         """Yield tables with these columns, and each row's number. What goes wrong is told for people."""

@@ -13,9 +13,8 @@ from runner.errors import ConfigError, RunnerError
 from runner.sources import partitions
 from runner.sources.filters import filter_columns, filter_expression, skipping_filter
 from runner.sources.formats import Format, Items
-from runner.storage.clients import Changed
 from runner.storage.locations import is_local
-from runner.storage.transience import is_transient
+from runner.storage.transience import Changed, is_transient
 from runner.types import RAW, Filters, Fragment, Input, Unreadable
 from runner.words.plain import first_line, range_in_words
 

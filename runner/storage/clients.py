@@ -18,10 +18,6 @@ S3_SCHEMES = ("s3", "s3a")
 _first_process: list[int] = []  # the process that used obstore first: its threads do not exist in a fork of it
 
 
-class Changed(OSError):
-    """A remote file is not the one any more that was listed."""
-
-
 def stand_in(uri: str, options: Mapping[str, Any], plain: Callable[[], Any]) -> S3Objects | str:
     """Return the file system that serves a URI faster than fsspec's own; or the reason why none does, empty if there is no faster one.
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from runner.storage.clients import Changed
 from runner.storage.parallel import map_in_threads
 from runner.storage.s3_options import S3Options
+from runner.storage.transience import Changed
 
 PAGE = 1000  # objects of a listing that are held at a time: what S3 tells in one answer
 AT_ONCE = 8  # requests that one call sends at the same time

@@ -94,6 +94,10 @@ def retrying(
     return act()
 
 
+class Changed(OSError):
+    """A remote file is not the one any more that was listed."""
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether the same operation may succeed later. A server's answer decides if there is one, else the type of the error."""
     chain = list(led_to(error))
