@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from runner.sinks.delta_table import (
     other_columns,
     stale_files,
     unwritable,
+    with_deletes,
 )
 from runner.sinks.formats import Compression
 from runner.sinks.parts import OUTPUT, Output, Parts, Records
@@ -36,7 +39,8 @@ from runner.words.plain import counted
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TRIES = 5  # to commit against other writers
+TRIES = 8  # to commit against other writers
+PAUSE_SECONDS = 0.2  # at most, after the first of them; then twice as long each time
 
 
 @dataclass(frozen=True)
@@ -267,6 +271,7 @@ class Delta(Sink):
                 f"{holds} in which others have rewritten rows of this job together with their own ({counted(len(gone), 'part')}), so "
                 "sink.save_mode=overwrite cannot tell which to replace; delete the rows yourself and give another sink.path, or append"
             )
+        self._refuse_deleted(table)
 
     # ------------------------------------------------ publishing
 
@@ -284,7 +289,7 @@ class Delta(Sink):
         output = self._parts.output()
         assert output is not None, "prepare() has noted it"
         last, adds = told[-1][0].sequence, None
-        for _ in range(TRIES):
+        for tries in range(TRIES):
             table = self._table()
             if last_shard(table, output) >= last:
                 return
@@ -293,18 +298,45 @@ class Delta(Sink):
             try:
                 self._commit(table, output, last, adds, first=told[0][0].sequence == 0)
             except CommitFailedError:
+                time.sleep(PAUSE_SECONDS * 2**tries * random.random())
                 continue
             return
         raise ConnectionError(
             f"{self._root}: other writers were faster {TRIES} times; run the job again to commit its files"
         )
 
+    def _refuse_beside_others(self, table: Any, output: Output) -> None:
+        """Refuse to replace rows in a table that holds rows of others by now, where that would show wrong rows.
+
+        Raises:
+            SinkRefused: The new columns are not the table's; or rows of this job were deleted by deletion vectors.
+        """
+        from deltalake import Schema
+
+        self._refuse_deleted(table)
+        if wrong := list(other_columns(table, delta.arrow_schema(Schema.from_json(output.schema)))):
+            raise SinkRefused(
+                f"sink.path={self._root}: others have added rows since this run began, so the table keeps its columns, and "
+                f"{'; '.join(wrong)}; nothing was committed: delete their rows, or give another sink.path"
+            )
+
+    def _refuse_deleted(self, table: Any) -> None:
+        if deleted := with_deletes(table):
+            raise SinkRefused(
+                f"sink.path={self._root}: others have deleted rows of this job ({counted(len(deleted), 'file')}) by deletion vectors, and "
+                "the table holds rows of their own, too, so sink.save_mode=overwrite cannot replace the rest; purge the deleted rows "
+                "first (REORG TABLE ... APPLY (PURGE)), or append"
+            )
+
     def _adds(self, part: tuple[Shard, Written]) -> list[Any]:
         shard, written = part
-        return [
-            delta_actions.add_action(file.path, file.bytes or written.bytes, file.partition, self._footer(file.path))
-            for file in self._parts.files(shard)
-        ]
+        with self._parts.predicted_again_if_gone(shard):
+            return [
+                delta_actions.add_action(
+                    file.path, file.bytes or written.bytes, file.partition, self._footer(file.path)
+                )
+                for file in self._parts.files(shard)
+            ]
 
     def _footer(self, path: str) -> Any:
         import pyarrow.parquet as pq
@@ -321,9 +353,13 @@ class Delta(Sink):
 
         replaces = first and not output.keeps
         alone = replaces and is_ours(table)
+        if replaces and not alone:
+            self._refuse_beside_others(table, output)
         stale = stale_files(table, adds) if replaces and not alone else []
         properties = CommitProperties(
-            app_transactions=[Transaction(output.name, last)], custom_metadata={MARK: ALONE if alone else BESIDE}
+            app_transactions=[Transaction(output.name, last)],
+            custom_metadata={MARK: ALONE if alone else BESIDE},
+            max_commit_retries=0,  # deltalake would commit beside rows that came meanwhile, and the mark would not be true of these
         )
         with delta.log_errors(self._root):
             table.create_write_transaction(

@@ -130,7 +130,10 @@ def statistics(footer: Any) -> dict[str, Any]:
         found["nullCount"][name] = sum(each.null_count for each in groups)
         valued = [each for each in groups if each.num_values]
         if valued and all(each.has_min_max for each in valued):
-            least, most = _least(min(each.min for each in valued)), _most(max(each.max for each in valued))
+            try:
+                least, most = _least(min(each.min for each in valued)), _most(max(each.max for each in valued))
+            except (OverflowError, ValueError):  # a time that Python cannot express, or cannot round up
+                continue
             if least is not None and most is not None:
                 found["minValues"][name], found["maxValues"][name] = least, most
     return found

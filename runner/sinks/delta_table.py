@@ -65,10 +65,28 @@ def stale_files(table: Any, adds: Sequence[Any]) -> list[Any]:
     new = {each.path for each in adds}
     there = pa.table(table.get_add_actions()).to_pylist()
     return [
-        delta_actions.remove_action(each["path"], each.get("partition"))
+        delta_actions.remove_action(
+            each["path"], {key: _text(value) for key, value in (each.get("partition") or {}).items()}
+        )
         for each in there
         if OURS.fullmatch(each["path"]) and each["path"] not in new
     ]
+
+
+def _text(value: Any) -> str | None:
+    """A value of a partition column as the log writes it."""
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def with_deletes(table: Any) -> set[str]:
+    """The files of ours of which a deletion vector names rows: deltalake cannot remove such a file by its name."""
+    import pyarrow as pa
+
+    if "deletionVectors" not in (table.protocol().reader_features or ()):
+        return set()
+    named = pa.table(table.deletion_vectors()).column("filepath").to_pylist()
+    ours = [path for path in active_files(table) if OURS.fullmatch(path)]
+    return {path for path in ours if any(uri.endswith(f"/{path}") for uri in named)}
 
 
 def unwritable(table: Any) -> Iterator[str]:

@@ -292,8 +292,9 @@ class Iceberg(Sink):
         stale = [file for path, file in live.items() if ours or is_part(path, self._root)]
         older = [name for name in table.properties if replaces and ours and name.startswith(LAST_SHARD)]
         noted = {LAST_SHARD + output.name: str(told[-1][0].sequence)}
-        if ours:
-            noted[ALONE] = f"{table.metadata.next_sequence_number()} {self._root}"
+        if ours and table.metadata.format_version > 1:
+            changes = table.metadata.next_sequence_number() if added or stale else table.metadata.last_sequence_number
+            noted[ALONE] = f"{changes} {self._root}"  # without a snapshot, the next number may be that of others
         # pyiceberg would commit again by itself after another writer was faster. That may have been a run that published this very plan.
         table.metadata.properties[RETRIES] = "0"
         confirm()
@@ -313,7 +314,12 @@ class Iceberg(Sink):
         """The files of a part as the table has them: with the statistics that their footers tell."""
         from pyiceberg.io.pyarrow import parquet_file_to_data_file
 
-        def described(path: str) -> Any:
-            return retrying(lambda: parquet_file_to_data_file(table.io, table.metadata, path))
+        # pyiceberg takes the values of partition columns from their statistics, whichever metrics the table wants of these columns.
+        known = {f"write.metadata.metrics.column.{key}": "full" for key in self.partition_by}
+        metadata = table.metadata.model_copy(update={"properties": {**table.properties, **known}})
 
-        return list(map(described, sorted(self._paths(shard))))
+        def described(path: str) -> Any:
+            return retrying(lambda: parquet_file_to_data_file(table.io, metadata, path))
+
+        with self._parts.predicted_again_if_gone(shard):
+            return list(map(described, sorted(self._paths(shard))))

@@ -52,9 +52,9 @@ def is_ours(table: Any, root: str) -> bool:
     if all(is_part(path, root) for path in live_files(table)):
         return True
     since, _, folder = table.properties.get(ALONE, "").partition(" ")
-    step, last = table.current_snapshot(), table.metadata.last_sequence_number
-    if folder != root:
+    if folder != root or table.metadata.format_version < 2:  # version 1 numbers no snapshots
         return False
+    step, last = table.current_snapshot(), table.metadata.last_sequence_number
     while last > int(since):
         if step is None or step.sequence_number != last or _operation(step) not in NEUTRAL:
             return False

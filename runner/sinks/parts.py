@@ -6,6 +6,7 @@ several, which `partitioned` writes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import Incomplete
 from runner.sinks.files import Files
 from runner.sinks.formats import Compression
 from runner.sinks.partitioned import DataFile, Partitioned
 from runner.storage.folder import Folder
-from runner.storage.publishing import OBJECT_STORES
+from runner.storage.publishing import OBJECT_STORES, confirm
 from runner.types import SaveMode, Seal, Shard, Written
 
 if TYPE_CHECKING:
@@ -121,6 +123,23 @@ class Parts:
         if isinstance(self._kept, Partitioned):
             return self._kept.files(shard)
         return [DataFile(self.part(shard))]
+
+    @contextlib.contextmanager
+    def predicted_again_if_gone(self, shard: Shard) -> Iterator[None]:
+        """Have a part, whose files somebody deletes before the commit that is to show them, predicted again by the next run.
+
+        Raises:
+            Incomplete: Within the block, a file of the part was missing.
+        """
+        try:
+            yield
+        except FileNotFoundError as gone:
+            confirm()
+            self.remove([shard])
+            raise Incomplete(
+                f"{self.root}: files of {shard.name}, which no commit names yet, were deleted by somebody else ({gone}); "
+                "run the job again, which predicts that shard anew"
+            ) from gone
 
     def drop_temporaries(self) -> None:
         """Delete what killed workers left half written. An object store has nothing of the kind, and is not listed."""

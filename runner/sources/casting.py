@@ -144,8 +144,8 @@ def _cast(table: pa.Table, wanted: Mapping[str, pa.DataType]) -> pa.Table:
 def cast_without_loss(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Return the values in another type.
 
-    pyarrow refuses what overflows and what would be cut off, but rounds between fractions and cuts times off: these are cast back
-    and compared.
+    pyarrow refuses what overflows and what would be cut off, but rounds between fractions, cuts times off, and takes every number but 0
+    for true: these are cast back and compared. So are the values of lists.
 
     Raises:
         ArrowInvalid: A value would change.
@@ -155,7 +155,10 @@ def cast_without_loss(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedA
 
     cast = column.cast(kind)
     both = column.type, kind
-    if all(map(_is_fraction, both)) or all(map(pa.types.is_temporal, both)):
+    if all(map(_is_list, both)):
+        cast_without_loss(pc.list_flatten(column), kind.value_type)
+    to_bool = pa.types.is_boolean(kind) and (_is_fraction(column.type) or pa.types.is_integer(column.type))
+    if to_bool or all(map(_is_fraction, both)) or all(map(pa.types.is_temporal, both)):
         same = pc.equal(cast.cast(column.type, safe=False), column)
         if pa.types.is_floating(column.type):
             same = pc.or_(same, pc.is_nan(column))
@@ -168,3 +171,9 @@ def _is_fraction(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

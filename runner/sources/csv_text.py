@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.arrow.isolate import Guilty
 from runner.sources import cutting, lines, text
 from runner.sources.formats import FileContents, Items, Numbered, numbered
-from runner.sources.opening import open_part, open_text
+from runner.sources.opening import codec_of, open_part, open_text
 from runner.sources.unclosed_quotes import UNCLOSED, WithSentinel
 from runner.types import Fragment, Input
 
@@ -60,6 +60,8 @@ class Csv:
     ) -> list[Fragment]:
         """Return the file in ranges of bytes, each of whole rows."""
         header = partial(self._header_end, fragment.input, options)
+        if codec_of(fragment.input.name) is None and header() == 0:
+            return [fragment]  # its header is too long to be given to each range
         return cutting.split_text(fragment, options, most_bytes, most_rows, cutting.csv_start(self.delimiter), header)
 
     def _parsable_text(self, opening: text.Opening, failure: Exception) -> bytes:
@@ -287,7 +289,7 @@ class Csv:
 def _remedy(error: ValueError, fragment: Fragment) -> str:
     """Return what to do if an error says that a range of a file ends within quotes: perhaps its end was not the end of a row."""
     _, end = cutting.range_of(fragment)
-    if UNCLOSED in str(error) and end < fragment.input.size:
+    if "that nothing closes" in str(error) and end < fragment.input.size:
         return "if these quotes are closed behind the range, start over with shard_bytes=null: a file stays whole"
     return ""
 

@@ -18,14 +18,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
 from runner.sources import lines
 from runner.sources.opening import codec_of, open_part
-from runner.storage.locations import is_local, locate
+from runner.storage.folder import range_fetcher
+from runner.storage.locations import is_local
+from runner.storage.parallel import THREADS, map_in_threads
 from runner.types import Fragment, Input
 
 BYTES = "bytes"  # begins the span of such a range: ("bytes", begin, end)
@@ -93,8 +95,8 @@ def split_text(
         return [fragment]
     least = header()
     places = [file.size * i // count for i in range(1, count)]
-    with _opened(file, options, places) as stored:
-        found = {find(stored, place) for place in places}
+    with _opened(file, options) as stored:
+        found = set(map_in_threads(partial(find, stored), places, 1 if stored.local else THREADS))
     ends = sorted({0, file.size, *(place for place in found if place is not None and least < place < file.size)})
     return [_part(fragment, begin, end) for begin, end in pairwise(ends)] if len(ends) > 2 else [fragment]
 
@@ -110,18 +112,16 @@ def _part(whole: Fragment, begin: int, end: int) -> Fragment:
 
 
 @contextlib.contextmanager
-def _opened(file: Input, options: Mapping[str, Any], places: Sequence[int]) -> Iterator[Stored]:
+def _opened(file: Input, options: Mapping[str, Any]) -> Iterator[Stored]:
     if is_local(file.name):
         with open(file.name, "rb", buffering=0) as local:
             yield Stored(file, lambda begin, end: os.pread(local.fileno(), end - begin, begin), local=True)
         return
-    fs, path = locate(file.name, options)
-    ends = [min(file.size, place + WINDOW_BYTES) for place in places]
-    held = dict(zip(places, fs.cat_ranges([path] * len(places), list(places), ends, on_error="raise"), strict=True))
+    ranges = range_fetcher(file.name, options, file.version)
 
     def fetch(begin: int, end: int) -> bytes:
-        near = held.get(begin, b"")
-        return near[: end - begin] if len(near) >= end - begin else bytes(fs.cat_file(path, start=begin, end=end))
+        [data] = ranges([(begin, end)])
+        return bytes(data)
 
     yield Stored(file, fetch, local=False)
 

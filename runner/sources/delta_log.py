@@ -87,7 +87,8 @@ def _promised(action: Mapping[str, Any], schema: pa.Schema, stored: Mapping[str,
             promise = promise & is_
             continue
         least, most = ((action.get(which) or {}).get(stored.get(name, name)) for which in ("min", "max"))
-        if least is not None and most is not None and _is_exact(schema.field(name).type):
+        bounds = least is not None and most is not None and least == least and most == most  # a NaN bounds nothing
+        if bounds and _is_exact(schema.field(name).type):
             promise = (
                 promise
                 & (ds.field(name) >= _typed(least, schema, name))

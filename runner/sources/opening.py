@@ -78,8 +78,8 @@ def open_part(file: Input, options: Mapping[str, Any], begin: int, end: int, bef
     """Open the bytes of a file from `begin` to `end`, with others put before them."""
     length = end - begin
     if length <= REMOTE_BLOCK_BYTES and not is_local(file.name):
-        fs, inside = locate(file.name, options)
-        yield io.BytesIO(before + bytes(fs.cat_file(inside, start=begin, end=end)))
+        [data] = range_fetcher(file.name, options, file.version)([(begin, end)])
+        yield io.BytesIO(before + bytes(data))
         return
     with open_stored(file.name, options) as stored:
         stored.seek(begin)

@@ -105,7 +105,7 @@ class Text:
         whole = (begin, end) == (0, fragment.input.size)
         before = partial(self.rows_before, fragment, options, schema)
         with self._open(fragment.input, options) if whole else open_part(fragment.input, options, begin, end) as stream:
-            for block in whole_lines(self._in_utf8(stream, begun=begin > 0)):
+            for block in whole_lines(self._in_utf8(stream, begun=begin > 0), before):
                 for item in self._lines(block, first, before):
                     if isinstance(item, Unreadable):
                         yield first, item
@@ -182,8 +182,12 @@ def _refuse_other(head: bytes, codec: str | None, *, any_text: bool) -> None:
         refuse_other(head, codec)
 
 
-def whole_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def whole_lines(pieces: Iterator[bytes], before: Callable[[], int] = int) -> Iterator[bytes]:
     r"""Yield the same bytes in blocks of whole lines, each of which ends with `\n` alone.
+
+    Args:
+        pieces: Of the text.
+        before: Returns how many lines of the file come before them, for a message.
 
     Raises:
         ValueError: A line is too long to be held in memory.
@@ -197,7 +201,7 @@ def whole_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
             yield block
         rest = after
         if len(rest) > LONGEST_LINE_BYTES:
-            raise ValueError(f"line {lines + 1}: a line of more than {LONGEST_LINE_BYTES >> 20} MiB")
+            raise ValueError(f"line {before() + lines + 1}: a line of more than {LONGEST_LINE_BYTES >> 20} MiB")
     if rest:
         yield rest + b"\n"
 

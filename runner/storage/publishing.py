@@ -2,8 +2,9 @@
 
 - Local disk: a temporary file beside the final one, fsync, rename. A rename replaces the old file in one step, and fsync comes first
   because after a power cut the name could otherwise lead to an empty file.
-- Object store: an upload becomes visible when it is completed, so on any error it is aborted instead. There is no rename: it would be
-  a copy of all bytes.
+- Object store: an upload becomes visible when it is completed, so on an error it is aborted instead. There is no rename: it would be
+  a copy of all bytes. Where obstore fails while it completes an upload, the blocks that were sent stay until a lifecycle rule of the bucket
+  (`AbortIncompleteMultipartUpload`) removes them.
 - Elsewhere (HDFS, SFTP): a temporary file and the move that the file system has. On HDFS it replaces the old file in one step.
 
 Creating a file only if none is there is another operation, since a rename and an upload replace what they find: on a local disk a hard

@@ -29,12 +29,18 @@ NO_ANSWER = re.compile("HTTP error|error decoding|timed out|timeout|connection",
 DEBUG = "\n\nDebug source:"  # what follows in obstore's messages is for its developers
 
 
+CONFLICTS = frozenset(
+    {"ConditionalRequestConflict", "OperationAborted"}
+)  # another request is in flight: nobody has the name yet
+
+
 class Answer(Exception):
     """What the server answered, in botocore's form, which `transience` knows."""
 
     def __init__(self, code: str, message: str, status: int) -> None:
         """Take the code and the message of S3, and the status of HTTP."""
         super().__init__(f"{code}: {message}" if code else f"status {status}")
+        self.code = code
         self.response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
 
 
@@ -295,7 +301,7 @@ def _connected(bucket: str, how: S3Options) -> Any:
     from obstore.store import S3Store
 
     session = None if how.key or how.anonymous else _botocore(how.profile)
-    config: dict[str, Any] = {"region": how.region or _region(bucket, how.endpoint), "disable_bulk_delete": True}
+    config: dict[str, Any] = {"region": _region(bucket, how), "disable_bulk_delete": True}
     if how.endpoint:
         config["aws_endpoint_url_s3"] = how.endpoint
     if how.requester_pays:
@@ -311,13 +317,25 @@ def _connected(bucket: str, how: S3Options) -> Any:
     )
 
 
-def _region(bucket: str, endpoint: str | None) -> str:
-    """Return where AWS says that a bucket is; servers that are not AWS take any region."""
-    if endpoint:
-        return "us-east-1"
+def _region(bucket: str, how: S3Options) -> str:
+    """Return where AWS says that a bucket is, since the region of the environment is where people work; other servers take any region.
+
+    Raises:
+        FileNotFoundError: There is no such bucket.
+        ConnectionError: Nobody tells the region.
+    """
+    if how.endpoint:
+        return how.region or "us-east-1"
     from pyarrow.fs import resolve_s3_region
 
-    return str(resolve_s3_region(bucket))
+    try:
+        return str(resolve_s3_region(bucket))
+    except OSError as error:
+        if "not found" in str(error):
+            raise FileNotFoundError(f"s3://{bucket}: there is no such bucket") from error
+        if how.region:
+            return how.region
+        raise ConnectionError(f"s3://{bucket}: its region cannot be found: {error}") from error
 
 
 def _botocore(profile: str | None) -> Any:
@@ -389,11 +407,13 @@ def _translated(error: Exception, path: str) -> OSError:
     words = str(answer) if answer and MESSAGE.search(text) else _text(error)
     if isinstance(error, FileNotFoundError) or code == 404:
         return FileNotFoundError(words)
-    if isinstance(error, exceptions.AlreadyExistsError):
+    conflict = answer is not None and answer.code in CONFLICTS
+    if isinstance(error, exceptions.AlreadyExistsError) and not conflict:
         return FileExistsError(words)
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or code in {401, 403}:
         return PermissionError(words)
-    kind = ConnectionError if not status and NO_ANSWER.search(text) else OSError
+    elsewhere = "redirect without LOCATION" in text  # the bucket is in another region
+    kind = ConnectionError if not status and not elsewhere and NO_ANSWER.search(text) else OSError
     return kind(f"s3://{path}: {words}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import delta_log
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -273,6 +276,54 @@ def test_rows_are_added_beside_those_of_others_and_replaced_alone(others: Path) 
     assert run(job(others, **{"model.factor": 3})).committed == 0
     with pytest.raises(SinkRefused, match="rewritten rows of this job together with their own"):
         run(job(others, **{"sink.save_mode": "overwrite"}))
+
+
+def test_rows_that_come_between_the_look_at_a_table_and_the_commit_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is not repeated beside them by itself, which would mark the table as this program's alone."""
+    write_input(tmp_path / "in")
+    real, raced = deltalake.CommitProperties, list[bool]()
+
+    def racing(*arguments: Any, **more: Any) -> Any:
+        if more.get("app_transactions") and not raced:
+            raced.append(True)
+            write_deltalake(tmp_path / "out", pa.table({"twice": [-1]}), mode="append")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(deltalake, "CommitProperties", racing)
+    run(job(tmp_path))
+    assert twice(tmp_path) == [-1, *doubled(100)]
+    run(job(tmp_path, **{"sink.save_mode": "overwrite", "model.factor": 3}))
+    assert twice(tmp_path) == [-1, *doubled(100, 3)]
+
+
+def test_rows_beside_others_are_replaced_in_partitions_of_every_type(tmp_path: Path) -> None:
+    write_input(tmp_path / "in")
+    there = pa.table({"twice": [-1], "x": pa.array([5], pa.int64())})
+    write_deltalake(tmp_path / "out", there, partition_by=["x"])
+    config = job(tmp_path, **{"sink.keep_columns": ["x"], "sink.partition_by": ["x"]})
+    run({**config, "sink.save_mode": "append"})
+    run({**config, "sink.save_mode": "overwrite", "model.factor": 3})
+    assert twice(tmp_path) == [-1, *doubled(100, 3)]
+
+
+def test_a_partitioned_part_that_somebody_deletes_before_the_commit_is_predicted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_input(tmp_path / "in")
+    config = job(tmp_path, **{"sink.keep_columns": ["x"], "sink.partition_by": ["x"]})
+    with monkeypatch.context() as patched:
+        patched.setattr(Delta, "publish", _gone)
+        with pytest.raises(Incomplete):
+            run(config)
+    shutil.rmtree(tmp_path / "out/predictions")
+    with pytest.raises(Incomplete, match="were deleted by somebody else"):
+        run(config)
+    for _ in range(5):  # each run finds some of them gone
+        with contextlib.suppress(Incomplete):
+            run(config)
+    assert twice(tmp_path) == doubled(100)
 
 
 def test_what_is_left_without_records_is_told(tmp_path: Path) -> None:

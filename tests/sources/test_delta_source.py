@@ -22,6 +22,7 @@ from runner import ConfigError, run
 from runner.__main__ import main
 from runner.sources.delta import Delta
 from runner.sources.delta_files import Pinned
+from runner.sources.delta_log import _promised
 from runner.storage.delta import log_options
 from runner.testing import check_source
 
@@ -151,6 +152,12 @@ def test_a_bad_row_is_found_again_by_its_number(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- what is left out
+
+
+def test_a_bound_that_is_no_number_leaves_nothing_out() -> None:
+    """Spark takes NaN for the greatest of all values."""
+    action = {"min": {"x": 1.0}, "max": {"x": float("nan")}}
+    assert str(_promised(action, pa.schema([("x", pa.float64())]), {}, ["x"])) == "true"
 
 
 def test_partitions_and_statistics_leave_files_out(table: Path) -> None:

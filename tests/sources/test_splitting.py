@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pyarrow import feather, orc
 
 from runner import ConfigError
 from runner.sources import text
+from runner.sources.casting import cast_without_loss
 from runner.sources.files import Files
 from runner.testing import check_source
 from runner.types import Fragment, Unreadable
@@ -156,6 +158,28 @@ def test_a_compressed_file_stays_whole(tmp_path: Path) -> None:
         file.write(b"x\n" + b"1\n" * 1000)
     [whole] = hold_pieces(Files(str(path), "csv"), 10, 10)
     assert whole.about_rows == 1000
+
+
+def test_a_file_with_a_header_too_long_to_be_repeated_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    names = [f"feature_{i:06}" for i in range(5_000)]
+    path.write_text("\n".join([",".join(names), *[",".join(["1"] * 5_000)] * 20]) + "\n")
+    assert len(hold_pieces(Files(str(path), "csv"), 20_000)) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "fits"),
+    [
+        (pa.array([0, 1]), pa.bool_(), True),
+        (pa.array([2, -1]), pa.bool_(), False),
+        (pa.array([0.5]), pa.bool_(), False),
+        (pa.array([[0.5], None, [0.25]]), pa.list_(pa.float32()), True),
+        (pa.array([[0.1]]), pa.list_(pa.float32()), False),
+    ],
+)
+def test_no_value_changes_in_a_cast(values: pa.Array, kind: pa.DataType, fits: bool) -> None:
+    with contextlib.nullcontext() if fits else pytest.raises(pa.ArrowInvalid):
+        assert len(cast_without_loss(pa.chunked_array([values]), kind)) == len(values)
 
 
 LONG = '1,"' + "\n1,2" * 100_000 + '"\n'  # a cell that looks like rows, longer than what is fetched of a remote file
